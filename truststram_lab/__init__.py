@@ -1,0 +1,76 @@
+"""Trustworthy federated learning inside the notebook.
+
+``%load_ext truststram_lab`` gives the magics; the same verbs are functions here::
+
+    import truststram_lab as ts
+    ts.login(sandbox=True)
+    run = ts.federate("breast-cancer", clients=5, rounds=10)
+    ts.predict("breast-cancer", example=True, explain=True)
+
+Everything is loaded on first use: importing the package costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .client import AsyncTrustStramClient, TrustStramClient
+    from .federated import FederatedRun
+    from .verbs import federate, login, logout, predict, where
+
+_HOMES = {
+    "AsyncTrustStramClient": "client",
+    "FederatedRun": "federated",
+    "TrustStramClient": "client",
+    "federate": "verbs",
+    "login": "verbs",
+    "logout": "verbs",
+    "predict": "verbs",
+    "where": "verbs",
+}
+
+__all__ = [
+    "AsyncTrustStramClient",
+    "FederatedRun",
+    "TrustStramClient",
+    "__version__",
+    "federate",
+    "load_ipython_extension",
+    "login",
+    "logout",
+    "predict",
+    "unload_ipython_extension",
+    "where",
+]
+
+
+def __getattr__(name: str) -> Any:
+    room = _HOMES.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{room}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext truststram_lab``: register the magics and their completion."""
+    from .magics import register
+
+    register(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """``%unload_ext truststram_lab``: take the magics and their completion away again."""
+    from .magics import unregister
+
+    unregister(shell)

@@ -1,0 +1,103 @@
+"""Models, their immutable versions, and how a network is built."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .base import Request, Schema
+from .tables import Signature, Statistics
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,99}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class DenseLayer(Schema):
+    """``y = activation(x @ weight.T + bias)``; weight has shape (units, inputs)."""
+
+    type: Literal["dense"] = "dense"
+    units: int = Field(ge=1, le=65_536)
+    activation: Literal["identity", "relu", "tanh", "sigmoid"] = "identity"
+
+
+class DropoutLayer(Schema):
+    """Zeroes a share ``rate`` of its inputs in training; does nothing in prediction."""
+
+    type: Literal["dropout"] = "dropout"
+    rate: float = Field(ge=0, lt=1)
+
+
+Layer = Annotated[DenseLayer | DropoutLayer, Field(discriminator="type")]
+
+
+class Architecture(Schema):
+    """A feed-forward network that ends in logits.
+
+    Weights are named as torch names a Sequential's: ``layers.0.weight``, ``layers.0.bias``,
+    where the number is the layer's place in ``layers`` (dropout layers have none).
+    """
+
+    inputs: int = Field(ge=1, le=1_000_000)
+    layers: list[Layer] = Field(min_length=1, max_length=100)
+
+
+class Lineage(Schema):
+    """Where a version came from."""
+
+    federation: str | None = None
+    run: str | None = None
+    rounds: int | None = None
+    data_sha256: str | None = None
+    code_version: str | None = None
+
+
+class CreateModel(Request):
+    name: Name
+    description: str = ""
+    framework: str = "pytorch"
+
+
+class Model(Schema):
+    """A named line of versions."""
+
+    id: str
+    name: str
+    description: str
+    framework: str
+    version_count: int
+    latest_version: int | None
+    deployed_version: int | None
+    created_at: str
+
+
+class CreateVersion(Request):
+    """A version to register; its blobs must have been uploaded before."""
+
+    label: str | None = None
+    format: Literal["safetensors"] = "safetensors"
+    weights_sha256: Sha256
+    architecture: Architecture
+    signature: Signature
+    statistics: Statistics
+    lineage: Lineage = Lineage()
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+class ModelVersion(Schema):
+    """An immutable version: weights by content, how to build them, what they take in."""
+
+    id: str
+    model: str
+    sequence: int
+    label: str
+    format: str
+    weights_sha256: str
+    size_bytes: int
+    architecture: Architecture
+    signature: Signature
+    statistics: Statistics
+    lineage: Lineage
+    metrics: dict[str, float]
+    created_at: str

@@ -1,0 +1,105 @@
+"""A call to the platform, declared once and driven by any driver.
+
+A resource class declares each call as a method that *describes* it::
+
+    class Models(Resource[D]):
+        @call
+        def get(self, name: str) -> Call[Model]:
+            return Call("GET", f"/api/v1/models/{quote(name)}", Model)
+
+On a sync client ``client.models.get("x")`` returns a ``Model``; on an async client it
+returns an awaitable of one. The description is the same object.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from pydantic import BaseModel
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+__all__ = ["AsyncDriver", "Call", "Resource", "SyncDriver", "call"]
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request and the type of its answer.
+
+    Args:
+        method: HTTP method.
+        path: absolute path, already quoted.
+        answer: pydantic model, ``bytes`` for a raw body, or ``None`` for no body.
+        json: request body as a model; exclusive with ``content``.
+        content: raw request body (application/octet-stream).
+        query: query parameters; None values are left out.
+        headers: extra headers.
+        timeout_s: seconds to wait for the answer's start.
+        idempotency_key: set by the engine for changes when None; "" switches it off
+            (predictions, content-addressed uploads).
+    """
+
+    method: str
+    path: str
+    answer: Any
+    json: BaseModel | None = None
+    content: bytes | None = None
+    query: Mapping[str, str | int | float | None] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float = 30.0
+    idempotency_key: str | None = None
+
+
+class SyncDriver(Protocol):
+    """Sends a call and returns its answer; raises TrustStramException."""
+
+    def send(self, call: Call[T]) -> T: ...
+
+
+class AsyncDriver(Protocol):
+    """The same, awaited."""
+
+    async def asend(self, call: Call[T]) -> T: ...
+
+
+D = TypeVar("D", SyncDriver, AsyncDriver, covariant=True)
+
+
+class Resource(Generic[D]):
+    """A group of calls bound to a driver."""
+
+    def __init__(self, driver: D) -> None:
+        self._driver = driver
+
+
+class call(Generic[P, T]):  # noqa: N801 - used as a decorator
+    """Turns a method that describes a call into one that makes it."""
+
+    def __init__(self, describe: Callable[Concatenate[Any, P], Call[T]]) -> None:
+        self.describe = describe
+        functools.update_wrapper(self, describe)  # type: ignore[arg-type]
+
+    @overload
+    def __get__(self, resource: None, owner: type) -> call[P, T]: ...
+    @overload
+    def __get__(self, resource: Resource[SyncDriver], owner: type) -> Callable[P, T]: ...
+    @overload
+    def __get__(
+        self, resource: Resource[AsyncDriver], owner: type
+    ) -> Callable[P, Awaitable[T]]: ...
+    def __get__(self, resource: Any, owner: type) -> Any:
+        if resource is None:
+            return self
+        driver = resource._driver
+        send = driver.asend if hasattr(driver, "asend") else driver.send
+
+        @functools.wraps(self.describe)
+        def bound(*args: P.args, **kwargs: P.kwargs) -> Any:
+            return send(self.describe(resource, *args, **kwargs))
+
+        return bound
+
