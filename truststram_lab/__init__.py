@@ -12,6 +12,7 @@ Everything is loaded on first use: importing the package costs milliseconds.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
@@ -51,8 +52,6 @@ def __getattr__(name: str) -> Any:
     room = _HOMES.get(name)
     if room is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
     value = getattr(import_module(f"{__name__}.{room}"), name)
     globals()[name] = value
     return value
@@ -64,13 +63,9 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: Any) -> None:
     """``%load_ext truststram_lab``: register the magics and their completion."""
-    from .magics import register
-
-    register(shell)
+    import_module(f"{__name__}.magics").register(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """``%unload_ext truststram_lab``: take the magics and their completion away again."""
-    from .magics import unregister
-
-    unregister(shell)
+    import_module(f"{__name__}.magics").unregister(shell)

@@ -44,7 +44,7 @@ class LocalTraining(Schema):
 
     epochs: int = Field(default=2, ge=1, le=10_000)
     batch_size: int = Field(default=16, ge=1, le=1_000_000)
-    learning_rate: float = Field(default=0.05, gt=0, le=100, allow_inf_nan=False)
+    learning_rate: float = Field(default=0.1, gt=0, le=100, allow_inf_nan=False)
     momentum: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0, le=10)
     dtype: Literal["float32", "float64"] = "float32"
@@ -66,6 +66,7 @@ class Split(Schema):
     alpha: float | None = None
     column: str | None = None
     holdout_fraction: float = Field(default=0.25, gt=0, lt=1)
+    allow_one_class: bool = False
 
 
 class CreateRun(Request):

@@ -18,12 +18,23 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
+
+from truststram_lab.exceptions import InvalidInputError
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
-__all__ = ["AsyncDriver", "Call", "Resource", "SyncDriver", "call"]
+__all__ = ["AsyncDriver", "Call", "Resource", "Response", "SyncDriver", "call"]
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer as it came; header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,8 @@ class Call(Generic[T]):
     Args:
         method: HTTP method.
         path: absolute path, already quoted.
-        answer: pydantic model, ``bytes`` for a raw body, or ``None`` for no body.
+        answer: pydantic model or a list of one, ``bytes`` for a raw body, ``Response`` for
+            the body with its headers, or ``None`` for no body.
         json: request body as a model; exclusive with ``content``.
         content: raw request body (application/octet-stream).
         query: query parameters; None values are left out.
@@ -41,17 +53,22 @@ class Call(Generic[T]):
         timeout_s: seconds to wait for the answer's start.
         idempotency_key: set by the engine for changes when None; "" switches it off
             (predictions, content-addressed uploads).
+        repeatable: sending it twice does no more than sending it once, although it is a
+            change without a key (predictions, content-addressed uploads).
+        unwrap: makes the method's value of the validated answer.
     """
 
     method: str
     path: str
     answer: Any
-    json: BaseModel | None = None
-    content: bytes | None = None
+    json: BaseModel | None = field(default=None, repr=False)
+    content: bytes | None = field(default=None, repr=False)
     query: Mapping[str, str | int | float | None] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout_s: float = 30.0
     idempotency_key: str | None = None
+    repeatable: bool = False
+    unwrap: Callable[[Any], T] | None = None
 
 
 class SyncDriver(Protocol):
@@ -73,7 +90,7 @@ class Resource(Generic[D]):
     """A group of calls bound to a driver."""
 
     def __init__(self, driver: D) -> None:
-        self._driver = driver
+        self._driver: D = driver
 
 
 class call(Generic[P, T]):  # noqa: N801 - used as a decorator
@@ -99,7 +116,18 @@ class call(Generic[P, T]):  # noqa: N801 - used as a decorator
 
         @functools.wraps(self.describe)
         def bound(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return send(self.describe(resource, *args, **kwargs))
+            try:
+                described = self.describe(resource, *args, **kwargs)
+            except ValidationError as error:
+                raise _invalid(error) from error
+            return send(described)
 
         return bound
 
+
+def _invalid(error: ValidationError) -> InvalidInputError:
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the request"
+    shown = repr(first["input"])
+    value = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return InvalidInputError(f"{where}={value} is refused: {first['msg']}.", field=where)

@@ -1,0 +1,56 @@
+# Two cores, Python 3.11 or later, make. Nothing else has to be installed.
+#
+#   make demo    environment, first tutorial against a fresh sandbox, the numbers
+#   make lab     JupyterLab on that tutorial
+#   make test    the test suite
+#   make lint    ruff, mypy, import contracts
+#   make bench   benchmarks, with their raw logs
+#
+# PYTHON=python3.12        another interpreter
+# TORCH_INDEX=<url>        another build of torch (an index that serves it; for example the
+#                          CPU-only or a CUDA index that PyTorch's site names)
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
+STAMP := $(VENV)/.installed
+
+.PHONY: demo lab test test-fast lint bench clean env
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or later is needed; choose one with make PYTHON=python3.12"; exit 1; }
+	@echo "== 1/3 virtual environment in $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "== 2/3 $(TORCH) (the largest part; a few minutes on a slow line)"
+	@$(BIN)/python -c 'import torch' 2>/dev/null \
+	  || $(PIP) install -q --progress-bar on $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@echo "== 3/3 truststram-lab and what it needs"
+	@$(PIP) install -q --progress-bar on -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/truststram-lab demo
+
+lab: $(STAMP)
+	@$(BIN)/truststram-lab lab
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,104 @@
+"""Tab offers what can stand at the cursor, from the parser that will read the line."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+
+def test_flags_are_offered_and_what_is_given_is_not_offered_again(session):
+    assert session.complete("%ts_federate breast-cancer --cl") == [
+        "%ts_federate breast-cancer --clients"
+    ]
+    offered = session.complete("%ts_federate breast-cancer --clients 5 --cl")
+    assert "%ts_federate breast-cancer --clients 5 --clients" not in offered
+
+
+@pytest.mark.parametrize("start", ["", "x = ", "    ", "run.card, y = "])
+def test_data_sets_and_dataframes_are_offered_also_after_an_assignment(session, start):
+    offered = session.complete(f"{start}%ts_federate ")
+    assert offered[:3] == [
+        f"{start}%ts_federate {name}" for name in ("df", "breast-cancer", "digits")
+    ]
+    assert f"{start}%ts_federate --clients" in offered
+
+
+@pytest.mark.parametrize("flag", ["--target", "--by"])
+def test_columns_of_the_named_dataframe_are_offered_quoted_where_needed(session, flag):
+    line = f"%ts_federate df {flag} "
+    assert session.complete(line) == [line + c for c in ("'mean radius'", "ward", "died")]
+    assert session.complete(line + "mean") == [line + "'mean radius'"]
+    assert session.complete(line + "'mean r") == [line + "'mean radius'"]
+    assert session.complete(line + '"mean r') == [line + '"mean radius"']
+    assert session.complete(f"%ts_federate df {flag}=w") == [f"%ts_federate df {flag}=ward"]
+
+
+def test_a_completed_column_is_read_back_as_that_column(session):
+    (line,) = session.complete("%ts_federate df --target 'mean r")
+    session.run(line)
+    assert session.verbs.federate.call_args.kwargs["target"] == "mean radius"
+
+
+def test_labels_of_the_target_are_offered_for_positive(session):
+    line = "%ts_federate df --target died --positive "
+    assert session.complete(line) == [line + "0", line + "1"]
+
+
+def test_models_and_rows_are_offered_for_a_prediction(session):
+    assert session.complete("%ts_predict ic") == ["%ts_predict icu"]
+    assert session.complete("%%ts_predict ic") == ["%%ts_predict icu"]
+    assert session.complete("%ts_predict icu ")[:2] == ["%ts_predict icu df", "%ts_predict icu row"]
+
+
+def test_runs_then_their_actions_are_offered(session):
+    assert session.complete("%ts_runs icu") == ["%ts_runs icu-3"]
+    assert session.complete("%ts_runs icu-3 ")[:3] == [
+        f"%ts_runs icu-3 {action}" for action in ("watch", "stop", "resume")
+    ]
+    assert session.complete("%ts_runs icu-3 resume --data ") == ["%ts_runs icu-3 resume --data df"]
+
+
+def test_a_continued_line_is_completed(session):
+    start = "%ts_federate df \\\n   --tar"
+    assert session.complete(start) == ["%ts_federate df \\\n   --target"]
+
+
+def test_the_body_of_a_cell_is_left_to_others(session):
+    assert "%%ts_predict icu\n--explain" not in session.complete("%%ts_predict icu\n--ex")
+
+
+def test_a_variable_of_a_commands_name_is_a_variable(session):
+    session.variables["ts_models"] = 1
+    assert "ts_models icu" not in session.complete("ts_models i")
+    del session.variables["ts_models"]
+    assert session.complete("ts_models ic") == ["ts_models icu"]
+
+
+def test_an_error_while_completing_is_no_ones_business(session, capsys):
+    session.verbs.completion_names.side_effect = ZeroDivisionError
+    session.complete("%ts_models i")
+    session.complete("%ts_federate 'unclosed quote --")
+    session.complete("%ts_federate 'a' 'b --target \\")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_typing_does_not_wait_for_a_slow_platform_and_gets_its_names_later(session):
+    from truststram_lab.magics.completion import _PlatformNames
+
+    answered = []
+
+    def slow(kind: str) -> list[str]:
+        time.sleep(0.5)
+        answered.append(kind)
+        return ["icu"]
+
+    session.verbs.completion_names.side_effect = slow
+    names = _PlatformNames()
+    assert names("models") == []
+    assert answered == []
+    while not answered:
+        time.sleep(0.05)
+    time.sleep(0.05)
+    assert names("models") == ["icu"]

@@ -1,0 +1,117 @@
+"""Deployments and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from truststram_lab.exceptions import PlatformError
+from truststram_lab.schemas.base import Page
+from truststram_lab.schemas.serving import (
+    CreateDeployment,
+    Deployment,
+    Prediction,
+    PredictRequest,
+    PredictResponse,
+)
+from truststram_lab.transport import Call, Resource, call
+from truststram_lab.transport.calls import D
+
+from .refs import ModelRef, model_ref, segment
+
+__all__ = ["Deployments", "Inference"]
+
+_PREDICT_S = 60.0
+
+
+class Deployments(Resource[D]):
+    """``client.deployments``"""
+
+    @call
+    def list(
+        self, *, limit: int | None = None, cursor: str | None = None
+    ) -> Call[Page[Deployment]]:
+        """One page of endpoints."""
+        query = {"limit": limit, "cursor": cursor}
+        return Call("GET", "/api/v1/deployments", Page[Deployment], query=query)
+
+    @call
+    def get(self, name: str) -> Call[Deployment]:
+        """An endpoint by name."""
+        return Call("GET", f"/api/v1/deployments/{segment(name, 'a deployment')}", Deployment)
+
+    @call
+    def create(self, model: ModelRef, *, environment: str = "sandbox") -> Call[Deployment]:
+        """Point the endpoint of the model at a version ("name:3"; "name" is its latest)."""
+        body = CreateDeployment(model=model_ref(model), environment=environment)
+        return Call("POST", "/api/v1/deployments", Deployment, json=body)
+
+
+class Inference(Resource[D]):
+    """``client.inference``"""
+
+    @call
+    def predict(
+        self,
+        model_id: ModelRef,
+        data: Mapping[str, Any],
+        *,
+        explain: bool = False,
+        explain_class: str | None = None,
+    ) -> Call[Prediction]:
+        """Predict one row.
+
+        Args:
+            model_id: "name" follows the endpoint, "name:3" is that version.
+            data: column name -> value, every column of the model's signature; None where
+                a value is missing.
+            explain: add what each column contributed.
+            explain_class: the class to explain, instead of the signature's choice.
+
+        Raises:
+            ModelNotFoundError: nothing is deployed under that name.
+            InvalidInputError: a column is missing, unknown, or holds a wrong value.
+        """
+        body = PredictRequest(data=dict(data), explain=explain, explain_class=explain_class)
+        return _predict(model_id, body, _first)
+
+    @call
+    def batch_predict(
+        self,
+        model_id: ModelRef,
+        data_batch: Sequence[Mapping[str, Any]],
+        *,
+        explain: bool = False,
+        explain_class: str | None = None,
+    ) -> Call[list[Prediction]]:
+        """Predict up to 10,000 rows in one request; the answers are in the rows' order."""
+        rows = [dict(row) for row in data_batch]
+        body = PredictRequest(data=rows, explain=explain, explain_class=explain_class)
+
+        def in_order(answer: PredictResponse) -> list[Prediction]:
+            if len(answer.predictions) != len(rows):
+                raise PlatformError(
+                    f"The platform answered {len(answer.predictions)} predictions for "
+                    f"{len(rows)} rows."
+                )
+            return list(answer.predictions)
+
+        return _predict(model_id, body, in_order)
+
+
+def _predict(model_id: ModelRef, body: PredictRequest, unwrap: Any) -> Call[Any]:
+    return Call(
+        "POST",
+        f"/api/v1/endpoints/{segment(model_ref(model_id), 'a model')}/predict",
+        PredictResponse,
+        json=body,
+        timeout_s=_PREDICT_S,
+        # A prediction changes nothing, so it needs no key to be asked twice.
+        idempotency_key="",
+        repeatable=True,
+        unwrap=unwrap,
+    )
+
+
+def _first(answer: PredictResponse) -> Prediction:
+    return answer.predictions[0]

@@ -1,0 +1,103 @@
+"""Alone, federated, pooled: is the federation worth it?
+
+Every contender has the same network, the same optimizer and the same number of epochs,
+and is scored on the same held-out rows. "Alone" knows one site's rows and that site's own
+means and variances; "pooled" knows all rows, which no real federation could.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from truststram_lab.learning.metrics import log_loss, score
+from truststram_lab.learning.network import Network
+from truststram_lab.learning.statistics import local_moments, merge_moments
+from truststram_lab.learning.training import initial_state, round_seed, train
+from truststram_lab.learning.weights import State
+from truststram_lab.preprocessing import TableEncoder
+from truststram_lab.schemas.federation import CreateRun, Score
+from truststram_lab.schemas.tables import Statistics
+
+from .preparation import Prepared, SiteData
+
+__all__ = ["Comparison", "Evaluated"]
+
+#: Round numbers of the baselines, far from any real round, so that no seed is shared.
+_BASELINE_ROUND = 2**20
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A network's score and its mean log loss (nats a row) on the held-out rows."""
+
+    score: Score
+    loss: float
+
+
+class Comparison:
+    """Scores global models and trains the two baselines on this kernel's device."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        plan: CreateRun,
+        *,
+        device: str,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._prepared = prepared
+        self._plan = plan
+        self._device = device
+        self._should_stop = should_stop
+
+    def evaluate(self, state: State, statistics: Statistics) -> Evaluated:
+        """Score a network that was trained on inputs scaled by ``statistics``."""
+        signature = self._plan.signature
+        held_out = self._prepared.held_out
+        inputs = TableEncoder(signature, statistics).encode_frame(held_out.frame)
+        probabilities = Network(self._plan.architecture, state, signature).probabilities(inputs)
+        return Evaluated(
+            score(held_out.codes, probabilities, signature.classes),
+            log_loss(held_out.codes, probabilities),
+        )
+
+    def majority_share(self) -> float:
+        """The accuracy of always naming the most frequent held-out class."""
+        counts = np.bincount(self._prepared.held_out.codes)
+        return float(counts.max() / counts.sum())
+
+    def alone(self) -> Iterator[tuple[str, Score]]:
+        """Each site by itself, in the plan's order."""
+        for index, site in enumerate(self._prepared.sites):
+            yield site.name, self._train_and_score(site, index)
+
+    def pooled(self) -> Score:
+        """All training rows in one place."""
+        sites = self._prepared.sites
+        everything = SiteData(
+            "pooled",
+            pd.concat([site.frame for site in sites], ignore_index=True),
+            np.concatenate([site.codes for site in sites]),
+        )
+        return self._train_and_score(everything, len(sites))
+
+    def _train_and_score(self, site: SiteData, index: int) -> Score:
+        plan = self._plan
+        own = merge_moments([local_moments(site.frame, plan.signature)], plan.signature)
+        inputs = TableEncoder(plan.signature, own).encode_frame(site.frame)
+        local = plan.local.model_copy(update={"epochs": plan.local.epochs * plan.rounds})
+        trained, _ = train(
+            plan.architecture,
+            initial_state(plan.architecture, plan.seed, plan.local.dtype),
+            inputs,
+            site.codes,
+            local,
+            round_seed(plan.seed, index, _BASELINE_ROUND),
+            self._device,
+            self._should_stop,
+        )
+        return self.evaluate(trained, own).score

@@ -1,0 +1,76 @@
+"""What every view of a run has in common, whoever does the work."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from truststram_lab.render import Card, run_card
+from truststram_lab.schemas.federation import Run
+
+if TYPE_CHECKING:
+    from truststram_lab.client import TrustStramClient
+
+__all__ = ["RunHandle", "is_settled"]
+
+
+def is_settled(run: Run) -> bool:
+    """Whether nothing more will happen: stopped, failed, or completed and compared."""
+    if run.status in ("stopped", "failed"):
+        return True
+    report = run.report
+    return (
+        run.status == "completed"
+        and report is not None
+        and report.pooled is not None
+        and all(site.alone is not None for site in report.sites)
+    )
+
+
+class RunHandle(ABC):
+    """A run by its name: what it is, how it stands, and its card."""
+
+    def __init__(self, client: TrustStramClient, run: Run) -> None:
+        self._client = client
+        self._run = run
+
+    @property
+    def name(self) -> str:
+        """The run's name on the platform, such as ``breast-cancer-3``."""
+        return self._run.name
+
+    @property
+    def model(self) -> str:
+        """The name of the model that the run trains."""
+        return self._run.plan.model
+
+    @property
+    def status(self) -> str:
+        """``statistics``, ``training``, ``stopped``, ``completed`` or ``failed``."""
+        return self._run.status
+
+    @property
+    @abstractmethod
+    def active(self) -> bool:
+        """Whether this kernel works on it, or follows it, now."""
+
+    def snapshot(self) -> Run:
+        """The run as it stands now."""
+        return self._run
+
+    def card(self) -> Card:
+        """The run's card, as static HTML and text."""
+        return run_card(self.snapshot())
+
+    @abstractmethod
+    def request_stop(self) -> None:
+        """Ask for the stop and return at once; safe from any thread and any callback."""
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, object]:
+        return self.card().bundle()
+
+    def __repr__(self) -> str:
+        run = self._run
+        return (
+            f"<{type(self).__name__} {run.name}: {run.status}, round {run.round}/{run.plan.rounds}>"
+        )

@@ -1,0 +1,224 @@
+"""A run in this kernel: the sites' training on a thread, seen and stopped from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from truststram_lab.exceptions import (
+    ConflictError,
+    RoundClosedError,
+    RunStoppedError,
+    TrustStramException,
+)
+from truststram_lab.learning import weights
+from truststram_lab.learning.device import best_device
+from truststram_lab.learning.training import Stopped, initial_state
+from truststram_lab.preprocessing import encoded_width
+from truststram_lab.render import Card, run_card
+from truststram_lab.schemas.federation import CreateRun, LocalTraining, Run
+
+from .board import Board
+from .comparison import Comparison
+from .handle import RunHandle, is_settled
+from .preparation import MIN_SITE_ROWS, Prepared, default_architecture
+from .simulation import Simulation
+
+if TYPE_CHECKING:
+    from truststram_lab.client import TrustStramClient
+
+__all__ = ["FederatedRun"]
+
+#: How long ``stop`` waits for the training thread; a step takes milliseconds.
+_STOP_JOIN_S = 1.8
+
+
+class FederatedRun(RunHandle):
+    """A simulated federation that trains one model; new from :meth:`create`, or built on
+    a run that the platform knows.
+
+    The object is the same for a run that is going, was stopped, or is done:
+    ``status``, ``snapshot()``, ``wait()``, ``stop()``, ``resume()``.
+    """
+
+    def __init__(self, client: TrustStramClient, run: Run, prepared: Prepared) -> None:
+        super().__init__(client, run)
+        self._prepared = prepared
+        self._device = best_device()
+        self._stop = threading.Event()
+        self._comparison = Comparison(
+            prepared, run.plan, device=self._device, should_stop=self._stop.is_set
+        )
+        self._board = Board(
+            run,
+            prepared,
+            device=self._device,
+            majority_share=self._comparison.majority_share(),
+        )
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    @classmethod
+    def create(
+        cls,
+        client: TrustStramClient,
+        prepared: Prepared,
+        *,
+        model: str,
+        rounds: int,
+        local: LocalTraining,
+    ) -> FederatedRun:
+        """Announce the plan and the initial weights to the platform; nothing trains yet."""
+        architecture = default_architecture(encoded_width(prepared.signature), prepared.signature)
+        state = initial_state(architecture, prepared.seed, local.dtype)
+        sites = [site.name for site in prepared.sites]
+        client.federations.create(model)
+        client.federations.invite(model, sites)
+        plan = CreateRun(
+            model=model,
+            federation=model,
+            sites=sites,
+            rounds=rounds,
+            local=local,
+            seed=prepared.seed,
+            architecture=architecture,
+            signature=prepared.signature,
+            initial_weights_sha256=client.blobs.put(weights.encode(state)),
+            min_site_rows=MIN_SITE_ROWS,
+            simulated=True,
+            source=prepared.source,
+            split=prepared.split,
+        )
+        return cls(client, client.runs.create(plan), prepared)
+
+    # What a person sees ------------------------------------------------------------
+
+    @property
+    def active(self) -> bool:
+        """Whether this kernel is working on it now."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def snapshot(self) -> Run:
+        """The run as it is now: the platform's state and what this kernel measured."""
+        return self._run.model_copy(update={"report": self._board.report()})
+
+    def card(self) -> Card:
+        """The run's card, as static HTML and text."""
+        return run_card(self.snapshot(), progress=self._board.progress)
+
+    # Going, waiting, stopping ------------------------------------------------------
+
+    def start(self) -> FederatedRun:
+        """Begin, or go on, on a thread of this kernel; returns at once."""
+        if not self.active:
+            self._stop.clear()
+            self._error = None
+            self._board.start_clock()
+            self._thread = threading.Thread(target=self._work, name=f"run {self.name}", daemon=True)
+            self._thread.start()
+        return self
+
+    def wait(
+        self, tick: Callable[[], None] | None = None, timeout_s: float | None = None
+    ) -> FederatedRun:
+        """Wait for the end; ``tick`` is called about ten times a second meanwhile.
+
+        Raises:
+            RunStoppedError: it was stopped: here, in another window, or by the platform.
+            TimeoutError: ``timeout_s`` seconds are over; the run goes on.
+            TrustStramException: it failed; the sentence says why.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(0.1)
+            if tick is not None:
+                tick()
+            if deadline is not None and time.monotonic() > deadline and self.active:
+                raise TimeoutError(f"Run {self.name} is still going after {timeout_s:g} s.")
+        if self._error is not None:
+            raise self._error
+        if self._run.status == "stopped":
+            raise self.stopped_error()
+        return self
+
+    def stop(self) -> FederatedRun:
+        """Stop within two seconds: the thread ends and nothing is pushed afterwards."""
+        self.request_stop()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_STOP_JOIN_S)
+        if self._run.status in ("statistics", "training"):
+            self._settle_stop()
+        return self
+
+    def request_stop(self) -> None:
+        """Ask for the stop and return at once; safe from any thread and any callback."""
+        self._stop.set()
+
+    def resume(self) -> FederatedRun:
+        """Go on where it was stopped: sites that had pushed do not train again.
+
+        Raises:
+            ConflictError: the run is already done.
+        """
+        if self.active:
+            return self
+        run = self._client.runs.get(self.name)
+        if run.status == "failed" or (run.status == "completed" and is_settled(self.snapshot())):
+            raise ConflictError(
+                f"Run {self.name} is {run.status}; there is nothing to resume. "
+                f"Start another with %ts_federate."
+            )
+        if run.status in ("statistics", "training"):
+            # Its kernel is gone or elsewhere; taking it over begins with a clean stop.
+            run = self._client.runs.stop(self.name)
+        self._run = self._client.runs.resume(self.name) if run.status == "stopped" else run
+        return self.start()
+
+    def stopped_error(self) -> RunStoppedError:
+        """The sentence for a run that was stopped, with the way to go on."""
+        run = self._run
+        return RunStoppedError(
+            f"Run {run.name} was stopped in round {min(run.round + 1, run.plan.rounds)} of "
+            f"{run.plan.rounds}; go on with %ts_runs {run.name} resume.",
+            run=run.name,
+        )
+
+    # The thread --------------------------------------------------------------------
+
+    def _work(self) -> None:
+        simulation = Simulation(
+            self._client,
+            self._run,
+            self._prepared,
+            self._comparison,
+            self._board,
+            device=self._device,
+            stop=self._stop,
+            on_run=self._saw,
+        )
+        try:
+            simulation.work()
+        except (Stopped, RoundClosedError):
+            self._board.all_sites("stopped")
+            self._settle_stop()
+        except BaseException as error:  # noqa: BLE001 - kept, and raised by wait()
+            self._error = error
+            self._board.all_sites("failed")
+            # Others should see it at rest; the first error is the one that matters.
+            with contextlib.suppress(TrustStramException):
+                self._settle_stop()
+        finally:
+            self._board.stop_clock()
+
+    def _saw(self, run: Run) -> None:
+        self._run = run
+
+    def _settle_stop(self) -> None:
+        """Make the platform agree that the run is stopped, and keep what was measured."""
+        run = self._client.runs.get(self.name)
+        if run.status in ("statistics", "training"):
+            run = self._client.runs.stop(self.name)
+        self._run = self._client.runs.report(self.name, self._board.report())

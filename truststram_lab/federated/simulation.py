@@ -1,0 +1,195 @@
+"""The work of a simulated run: five sites in one kernel, each with its own connection."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from truststram_lab.exceptions import TrustStramException
+from truststram_lab.learning import weights
+from truststram_lab.learning.training import Stopped
+from truststram_lab.schemas.federation import Assignment, Run
+
+from .board import Board
+from .comparison import Comparison
+from .participant import Participant
+from .preparation import Prepared
+
+if TYPE_CHECKING:
+    from truststram_lab.client import TrustStramClient
+
+__all__ = ["Simulation"]
+
+#: Seconds of a long poll when no site has anything to do; short enough to stop within two.
+_WAIT_S = 1.0
+
+
+class Simulation:
+    """Drives the sites one after another through the platform's rounds.
+
+    Args:
+        on_run: called with the platform's view whenever it was read.
+        stop: set from anywhere; looked at before each optimizer step, push and request.
+    """
+
+    def __init__(
+        self,
+        client: TrustStramClient,
+        run: Run,
+        prepared: Prepared,
+        comparison: Comparison,
+        board: Board,
+        *,
+        device: str,
+        stop: threading.Event,
+        on_run: Callable[[Run], None],
+    ) -> None:
+        self._client = client
+        self._run = run
+        self._prepared = prepared
+        self._comparison = comparison
+        self._board = board
+        self._device = device
+        self._stop = stop
+        self._on_run = on_run
+
+    def work(self) -> None:
+        """Train until the platform has registered the model, then compare.
+
+        Raises:
+            Stopped: the stop was asked for, here or elsewhere.
+            TrustStramException: the run failed; the sentence says why.
+        """
+        with ExitStack() as open_things:
+            self._watch(open_things)
+            if self._run.status != "completed":
+                participants = self._connect(open_things)
+                self._train(participants)
+            self._board.all_sites("done")
+            self._score_final()
+            self._compare()
+
+    def _watch(self, open_things: ExitStack) -> None:
+        """Listen for a stop that comes from elsewhere: the panel, another kernel."""
+        stream = self._client.events.stream(f"run:{self._run.id}", after=self._run.last_event)
+
+        def listen() -> None:
+            for event in stream:
+                if event.type == "run.stopped":
+                    self._stop.set()
+
+        listener = threading.Thread(target=listen, name=f"events {self._run.name}", daemon=True)
+        listener.start()
+        open_things.callback(listener.join, 2.0)
+        open_things.callback(stream.close)
+
+    def _connect(self, open_things: ExitStack) -> list[Participant]:
+        plan = self._run.plan
+        invitations = self._client.federations.invite(plan.federation, plan.sites)
+        tokens = {invitation.participant: invitation.token for invitation in invitations}
+        participants = []
+        for index, site in enumerate(self._prepared.sites):
+            connection = self._client.participant(tokens[site.name])
+            open_things.callback(connection.close)
+            connection.register(f"{plan.federation}/{site.name}")
+            participants.append(
+                Participant(
+                    site,
+                    index,
+                    connection,
+                    device=self._device,
+                    should_stop=self._stop.is_set,
+                )
+            )
+        return participants
+
+    def _train(self, participants: list[Participant]) -> None:
+        while True:
+            run = self._read_run()
+            if run.status == "completed":
+                return
+            if run.status == "failed":
+                raise TrustStramException(f"Run {run.name} failed: {run.reason}")
+            if run.status == "stopped" or self._stop.is_set():
+                raise Stopped
+            # A list, not a generator: every site gets its turn.
+            worked = [self._turn(participant, run) for participant in participants]
+            if any(worked):
+                self._post_report()
+            else:
+                # The platform is still averaging, or another kernel is at work: it answers
+                # as soon as there is something to do.
+                participants[0].client.assignments(wait_s=_WAIT_S)
+
+    def _turn(self, participant: Participant, run: Run) -> bool:
+        """One site looks for its assignment and does it; True if there was one."""
+        if self._stop.is_set():
+            raise Stopped
+        mine = [a for a in participant.client.assignments(wait_s=0) if a.run_id == run.id]
+        for assignment in mine:
+            self._score_former_round(assignment)
+            self._say(participant, assignment)
+            self._note(participant, "training")
+            if participant.perform(assignment) is None:
+                raise Stopped
+            self._note(participant, "pushed")
+        return bool(mine)
+
+    def _score_former_round(self, assignment: Assignment) -> None:
+        number = assignment.number - 1
+        done = {entry.number for entry in self._board.report().history}
+        if number < 1 or number in done or assignment.model_sha256 is None:
+            return
+        assert assignment.statistics is not None
+        state, _ = weights.decode(self._client.blobs.get(assignment.model_sha256))
+        self._board.round_scored(number, self._comparison.evaluate(state, assignment.statistics))
+
+    def _score_final(self) -> None:
+        run = self._read_run()
+        assert run.model_version is not None
+        version = self._client.models.version(run.plan.model, run.model_version)
+        state, _ = weights.decode(self._client.blobs.get(version.weights_sha256))
+        self._board.round_scored(
+            run.plan.rounds, self._comparison.evaluate(state, version.statistics)
+        )
+        self._post_report()
+
+    def _compare(self) -> None:
+        report = self._board.report()
+        missing = {site.name for site in report.sites if site.alone is None}
+        if missing:
+            self._board.progress = "comparing: each site alone"
+            for name, score in self._comparison.alone():
+                self._board.alone(name, score)
+        if report.pooled is None:
+            self._board.progress = "comparing: all rows pooled"
+            self._board.pooled(self._comparison.pooled())
+        self._board.stop_clock()
+        self._post_report()
+
+    def _say(self, participant: Participant, assignment: Assignment) -> None:
+        place = f"{participant.name}, {participant.index + 1} of {len(self._prepared.sites)}"
+        self._board.progress = (
+            f"means and variances: {place}"
+            if assignment.kind == "statistics"
+            else f"round {assignment.number} of {assignment.rounds}: {place}"
+        )
+
+    def _note(self, participant: Participant, status: str) -> None:
+        traffic = participant.client.traffic
+        self._board.site(
+            participant.name,
+            status,
+            sent=traffic.sent_bytes,
+            received=traffic.received_bytes,
+        )
+
+    def _read_run(self) -> Run:
+        run = self._client.runs.get(self._run.name)
+        self._on_run(run)
+        return run
+
+    def _post_report(self) -> None:
+        self._on_run(self._client.runs.report(self._run.name, self._board.report()))

@@ -1,0 +1,72 @@
+"""What can stand at a place of a command line. Used by declarations and completion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .namespace import Scope
+
+__all__ = [
+    "Completing",
+    "columns_of_data",
+    "data_sets_and_frames",
+    "frames",
+    "labels_of_target",
+    "models",
+    "rows",
+    "runs",
+    "words",
+]
+
+
+@dataclass(frozen=True)
+class Completing:
+    """A line that is being typed: what stands in it, and where more names come from.
+
+    ``names`` answers for ``models``, ``runs`` and ``datasets``, quickly or with nothing.
+    """
+
+    given: dict[str, str]
+    scope: Scope
+    names: Callable[[str], list[str]]
+
+
+def words(*choices: str) -> Callable[[Completing], list[str]]:
+    """Fixed choices."""
+    return lambda _: list(choices)
+
+
+def models(line: Completing) -> list[str]:
+    """Names of models."""
+    return line.names("models")
+
+
+def runs(line: Completing) -> list[str]:
+    """Names of runs."""
+    return line.names("runs")
+
+
+def frames(line: Completing) -> list[str]:
+    """DataFrame variables."""
+    return line.scope.frames()
+
+
+def rows(line: Completing) -> list[str]:
+    """Variables that hold rows."""
+    return line.scope.rows()
+
+
+def data_sets_and_frames(line: Completing) -> list[str]:
+    """The user's DataFrames, then the demo data sets."""
+    return [*line.scope.frames(), *line.names("datasets")]
+
+
+def columns_of_data(line: Completing) -> list[str]:
+    """Columns of the DataFrame that the line names as its data."""
+    return line.scope.columns(line.given.get("data", ""))
+
+
+def labels_of_target(line: Completing) -> list[str]:
+    """Values of the target column that the line names."""
+    return line.scope.labels(line.given.get("data", ""), line.given.get("target", ""))

@@ -1,0 +1,121 @@
+"""Simulate a federation, and manage runs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from . import completers
+from .command import Line, VerbCall, command
+from .namespace import Variable
+from .parsing import argument, one_of, real_number, whole_number
+
+__all__ = ["federate", "runs"]
+
+_RUN_ACTIONS = ("watch", "stop", "resume")
+
+
+@command(
+    "ts_federate",
+    argument(
+        "data",
+        metavar="DATA",
+        complete=completers.data_sets_and_frames,
+        help="a demo data set, or a DataFrame of yours",
+    ),
+    argument("--clients", metavar="N", type=whole_number, help="sites; 5 when left out"),
+    argument("--rounds", metavar="N", type=whole_number, help="training rounds; 10 when left out"),
+    argument(
+        "--target",
+        metavar="COL",
+        complete=completers.columns_of_data,
+        help="the column to predict; needed for a DataFrame",
+    ),
+    argument(
+        "--as",
+        dest="name",
+        metavar="NAME",
+        complete=completers.models,
+        help="the model's name; the data's when left out",
+    ),
+    argument(
+        "--split",
+        metavar="dirichlet:A",
+        complete=completers.words("dirichlet:0.1", "dirichlet:0.5", "dirichlet:100"),
+        help="how much sites differ in their labels: small A, much; 0.5 when left out",
+    ),
+    argument(
+        "--by",
+        metavar="COL",
+        complete=completers.columns_of_data,
+        help="deal the rows by this column's values, instead",
+    ),
+    argument(
+        "--positive",
+        metavar="LABEL",
+        complete=completers.labels_of_target,
+        help="the class that is looked for, where there are two",
+    ),
+    argument("--epochs", metavar="N", type=whole_number, help="passes over a site's rows a round"),
+    argument("--batch-size", metavar="N", type=whole_number, help="rows a step"),
+    argument("--lr", dest="learning_rate", metavar="X", type=real_number, help="learning rate"),
+    argument("--seed", metavar="N", type=whole_number, help="0 when left out"),
+    argument("--background", action="store_true", help="give the prompt back at once"),
+    argument(
+        "--allow-one-class",
+        action="store_true",
+        help="accept sites whose rows all have one class",
+    ),
+    summary=(
+        "Train one model across simulated sites, on this computer, and deploy it.\n"
+        "It waits, live; Kernel > Interrupt stops it, and %ts_runs NAME resume goes on."
+    ),
+    examples=(
+        "%ts_federate breast-cancer",
+        "%ts_federate breast-cancer --clients 8 --rounds 20 --split dirichlet:0.1",
+        "%ts_federate df --target died --by hospital --as icu",
+        "run = %ts_federate df --target 'discharge state' --background",
+    ),
+)
+def federate(line: Line) -> VerbCall:
+    """``%ts_federate``."""
+    given = dict(line.given)
+    # The verbs know the demo data sets; loading them here costs what the call costs anyway.
+    demos = import_module("truststram_lab.verbs").completion_names("datasets")
+    data = line.scope.data(given.pop("data"), demos)
+    if isinstance(data, Variable):
+        given["label"] = data.name
+    return VerbCall("federate", (data,), given)
+
+
+@command(
+    "ts_runs",
+    argument("name", metavar="NAME", nargs="?", complete=completers.runs, help="show this run"),
+    argument(
+        "action",
+        metavar="watch|stop|resume",
+        nargs="?",
+        type=one_of(*_RUN_ACTIONS),
+        complete=completers.words(*_RUN_ACTIONS),
+        help="follow it live, stop it, or go on where it was stopped",
+    ),
+    argument(
+        "--data",
+        metavar="VAR",
+        complete=completers.frames,
+        help="the DataFrame, to resume a run of a kernel that is gone",
+    ),
+    summary="List runs, show one, watch, stop or resume it.",
+    examples=(
+        "%ts_runs",
+        "%ts_runs breast-cancer-1",
+        "%ts_runs breast-cancer-1 resume",
+        "%ts_runs icu-3 resume --data df",
+    ),
+)
+def runs(line: Line) -> VerbCall:
+    """``%ts_runs``."""
+    given = dict(line.given)
+    words = tuple(given.pop(word) for word in ("name", "action") if word in given)
+    if "data" in given:
+        given["data"] = line.scope.variable(given["data"])
+    return VerbCall("runs", words, given)

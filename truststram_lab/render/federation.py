@@ -1,0 +1,275 @@
+"""The run's card: is the federation worth it, what does each site do, what left it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..schemas.federation import Run, RunReport
+from .bars import sparkline
+from .card import Card, make_card, plain_data
+from .document import Bar, Block, Code, Column, Line, Strong, Table
+from .numbers import clip, count, duration, moment, plural, share, short_list
+from .run_details import plan_fold, platform_fold, rounds_fold, scores_fold
+from .sites import site_table
+
+__all__ = ["run_announcement", "run_card", "runs_card"]
+
+_BAR_CELLS = 10
+_RUNS_SHOWN = 40
+_PRIVACY = "Privacy: none added; the platform saw every site's update."
+
+
+def run_card(run: Run, *, progress: str | None = None) -> Card:
+    """A run as it is now: live, stopped, failed or done.
+
+    Args:
+        progress: what this kernel is doing at the moment, in a few words.
+    """
+    report = run.report or RunReport()
+    document: list[Block] = [_headline(run, report)]
+    document += _state_lines(run, progress)
+    document += _comparison(run, report)
+    if report.history:
+        document.append(_curve(report))
+    document.append(site_table(run, report))
+    document.append(Line.of(_PRIVACY))
+    document += _result(run)
+    document += [
+        *rounds_fold(report),
+        *scores_fold(run, report),
+        platform_fold(run),
+        plan_fold(run),
+    ]
+    data = plain_data(run)
+    # The aggregates are kept with the model's version; here they would fill the notebook.
+    data.pop("statistics")
+    return make_card("run", document, {"run": data, "progress": progress})
+
+
+def runs_card(runs: Sequence[Run]) -> Card:
+    """The list of runs, as given; empty, it says how to start one."""
+    if not runs:
+        document: list[Block] = [
+            Line.of("No runs yet. Start one: ", Code("%ts_federate breast-cancer"))
+        ]
+        return make_card("runs", document, {"runs": []})
+    columns = (
+        Column("Run"),
+        Column("State"),
+        Column("Rounds", "right"),
+        Column("Sites", "right"),
+        Column("Accuracy", "right"),
+        Column("Version"),
+        Column("Started (UTC)"),
+    )
+    rows = tuple(_run_row(run) for run in runs[:_RUNS_SHOWN])
+    rest = len(runs) - len(rows)
+    table = Table("Runs", columns, rows, f"and {plural(rest, 'more run')}" if rest > 0 else "")
+    hint = Line.of("Look at one: ", Code(f"%ts_runs {runs[0].name}"))
+    return make_card("runs", [table, hint], {"runs": [_run_summary(run) for run in runs]})
+
+
+def run_announcement(run: Run) -> str:
+    """One short sentence on where the run is, for a screen reader; it changes once a round."""
+    place = f"round {run.round} of {run.plan.rounds}"
+    if run.status == "completed":
+        return f"{run.name} is done{_heard_accuracy(run)}."
+    if run.status == "stopped":
+        return f"{run.name} was stopped after {place}."
+    if run.status == "failed":
+        return f"{run.name} failed after {place}."
+    if run.status == "statistics":
+        return f"{run.name}: collecting means and variances."
+    return f"{run.name}: {place} is done{_heard_accuracy(run)}."
+
+
+def _heard_accuracy(run: Run) -> str:
+    history = run.report.history if run.report else []
+    return f", accuracy {share(history[-1].accuracy)}" if history else ""
+
+
+def _headline(run: Run, report: RunReport) -> Line:
+    sites = plural(len(run.plan.sites), "simulated site" if run.plan.simulated else "site")
+    parts = [sites, f"round {run.round}/{run.plan.rounds}"]
+    if run.report is not None:
+        parts += [duration(report.elapsed_s), clip(report.device, 40)]
+    return Line.of(Strong(run.plan.model), f", {', '.join(parts)}")
+
+
+# Where it is ---------------------------------------------------------------------------
+
+
+def _state_lines(run: Run, progress: str | None) -> list[Block]:
+    name = run.name
+    if run.status == "failed":
+        reason = clip(run.reason or "no reason was given.", 600)
+        return [
+            Line.of(Strong(f"Run {name} failed {_place(run)}: "), reason),
+            Line.of("Start another with ", Code("%ts_federate"), "."),
+        ]
+    if run.status == "stopped":
+        why = f" ({clip(run.reason, 300)})" if run.reason else ""
+        return [
+            Line.of(Strong(f"Run {name} was stopped {_place(run)}{why}.")),
+            Line.of("Go on with ", Code(f"%ts_runs {name} resume")),
+        ]
+    if run.status == "completed":
+        if progress:
+            return [Line.of(f"Run {name} is trained; {clip(progress, 200)}")]
+        return []
+    what = (
+        "means and variances"
+        if run.status == "statistics"
+        else f"round {_current(run)} of {run.plan.rounds}"
+    )
+    doing = clip(progress, 200) if progress else what
+    return [Line.of(f"Run {name}: {doing}"), Line.of(_waiting(run))]
+
+
+def _current(run: Run) -> int:
+    return min(run.round + 1, run.plan.rounds)
+
+
+def _place(run: Run) -> str:
+    pushed = f", {len(run.pushed)} of {plural(len(run.plan.sites), 'site')} in"
+    if run.round == 0 and run.statistics is None:
+        return f"while collecting means and variances{pushed}"
+    return f"in round {_current(run)} of {run.plan.rounds}{pushed}"
+
+
+def _waiting(run: Run) -> str:
+    pushed = set(run.pushed)
+    missing = [site for site in run.plan.sites if site not in pushed]
+    arrived = f"{count(len(pushed))} of {plural(len(run.plan.sites), 'site')} in"
+    if not missing:
+        return f"{arrived}; the platform adds them up"
+    return f"{arrived}; waiting for {short_list(missing)}"
+
+
+# Is it worth it ------------------------------------------------------------------------
+
+
+def _comparison(run: Run, report: RunReport) -> list[Block]:
+    alone = [site for site in report.sites if site.alone is not None]
+    measured = report.federated or report.pooled or alone or report.majority_share is not None
+    if not measured:
+        return []
+    rows: list[tuple[str, float | None, str]] = [_alone_row(report), _federated_row(run, report)]
+    pooled = report.pooled
+    rows.append(
+        ("pooled", None, "measured at the end; impossible in reality")
+        if pooled is None
+        else (
+            "pooled",
+            pooled.accuracy,
+            f"{share(pooled.low)}–{share(pooled.high)}; impossible in reality",
+        )
+    )
+    if report.majority_share is not None:
+        rows.append(
+            ("majority class", report.majority_share, "the floor: one answer for every row")
+        )
+    cells = tuple(
+        (
+            name,
+            "" if accuracy is None else share(accuracy),
+            "" if accuracy is None else Bar.of(accuracy, _BAR_CELLS),
+            note,
+        )
+        for name, accuracy, note in rows
+    )
+    return [
+        Table(
+            f"Accuracy, {plural(report.held_out_rows, 'row')} held out before splitting",
+            (Column(), Column(align="right"), Column(), Column()),
+            cells,
+        )
+    ]
+
+
+def _alone_row(report: RunReport) -> tuple[str, float | None, str]:
+    scored = [(site.alone.accuracy, site.name) for site in report.sites if site.alone is not None]
+    if not scored:
+        return "alone", None, "measured at the end: each site by itself"
+    worst, where = min(scored)
+    mean = sum(accuracy for accuracy, _ in scored) / len(scored)
+    of = (
+        f"mean of {plural(len(scored), 'site')}"
+        if len(scored) == len(report.sites)
+        else f"mean of {len(scored)} of {len(report.sites)} sites so far"
+    )
+    return "alone", mean, f"{of}; worst site {share(worst)} ({clip(where, 30)})"
+
+
+def _federated_row(run: Run, report: RunReport) -> tuple[str, float | None, str]:
+    score = report.federated
+    if score is None:
+        return "federated", None, "measured after each round"
+    note = f"{share(score.low)}–{share(score.high)}"
+    positive = run.plan.signature.positive_class
+    if positive in score.recall:
+        note += f"; {clip(positive, 30)} found {share(score.recall[positive])}"
+    elif score.recall:
+        label = min(score.recall, key=lambda name: score.recall[name])
+        note += f"; least found: {clip(label, 30)} {share(score.recall[label])}"
+    return "federated", score.accuracy, note
+
+
+def _curve(report: RunReport) -> Line:
+    accuracies = [entry.accuracy for entry in report.history]
+    first, last = report.history[0], report.history[-1]
+    line = Bar(sparkline(accuracies))
+    if len(accuracies) == 1:
+        return Line.of(f"Accuracy after round {last.number}: {share(last.accuracy)}")
+    return Line.of(
+        f"Accuracy round by round: {share(first.accuracy)} ",
+        line,
+        f" {share(last.accuracy)} after round {last.number}",
+    )
+
+
+def _result(run: Run) -> list[Block]:
+    if run.model_version is None:
+        return []
+    saved = f"{run.plan.model}:{run.model_version}"
+    return [
+        Line.of(
+            "Saved ",
+            Strong(saved),
+            ", deployed here. " if run.deployed else ", not deployed: nothing is served by name. ",
+            f"Run {run.name}.",
+        )
+    ]
+
+
+# The list ------------------------------------------------------------------------------
+
+
+def _run_row(run: Run) -> tuple[str, ...]:
+    history = run.report.history if run.report else []
+    version = "" if run.model_version is None else count(run.model_version)
+    federated = run.report.federated if run.report else None
+    accuracy = federated.accuracy if federated else history[-1].accuracy if history else None
+    return (
+        run.name,
+        run.status,
+        f"{count(run.round)}/{count(run.plan.rounds)}",
+        count(len(run.plan.sites)),
+        "" if accuracy is None else share(accuracy),
+        f"{version}{', deployed' if run.deployed else ''}",
+        moment(run.created_at, zone=""),
+    )
+
+
+def _run_summary(run: Run) -> dict[str, object]:
+    return {
+        "name": run.name,
+        "status": run.status,
+        "round": run.round,
+        "rounds": run.plan.rounds,
+        "sites": len(run.plan.sites),
+        "model": run.plan.model,
+        "model_version": run.model_version,
+        "deployed": run.deployed,
+        "created_at": run.created_at,
+    }

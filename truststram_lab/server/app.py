@@ -1,0 +1,145 @@
+"""The platform put together: services, routes, and the layers around them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from truststram_lab.exceptions import InvalidInputError, NotFoundError, TrustStramException
+
+from .deps import Services, validation_problem
+from .http import AccessLog, problem, unexpected
+from .lifecycle import Lifecycle
+from .routes import accounts, events, federation, health, registry, sandbox, serving
+from .routes.idempotency import Bodies
+from .security import Guard
+from .services.accounts import AccountsService
+from .services.aggregation import Advancer
+from .services.events import EventsService, Wakeups
+from .services.federation import FederationService
+from .services.registry import RegistryService
+from .services.rounds import RoundsService
+from .services.runs import RunsService
+from .services.serving import ServingService
+from .settings import Settings
+from .stores.blobs import BlobStore
+from .stores.engine import on_commit, open_engine
+from .stores.migrations import upgrade
+
+__all__ = ["build_app", "build_services"]
+
+
+def build_services(settings: Settings) -> Services:
+    """Open the stores, bring the database up to date, and start nothing yet.
+
+    Raises:
+        ConfigurationError: the database was made by a newer package.
+    """
+    engine = open_engine(settings.url)
+    upgrade(engine, settings.version)
+    blobs = BlobStore(settings.blobs)
+    blobs.sweep()
+    wakeups = Wakeups()
+    on_commit(engine, wakeups.committed)
+    lifecycle = Lifecycle()
+    lifecycle.on_closing(wakeups.wake_all)
+    accounts_service = AccountsService(engine, settings)
+    registry_service = RegistryService(engine, blobs, settings)
+    serving_service = ServingService(engine, blobs, settings)
+    return Services(
+        settings=settings,
+        engine=engine,
+        blobs=blobs,
+        lifecycle=lifecycle,
+        accounts=accounts_service,
+        registry=registry_service,
+        federation=FederationService(engine, accounts_service),
+        runs=RunsService(engine, blobs),
+        rounds=RoundsService(engine, blobs),
+        advancer=Advancer(engine, blobs, settings, serving_service.deploy),
+        events=EventsService(engine, wakeups),
+        serving=serving_service,
+    )
+
+
+def build_app(services: Services, hosts: Collection[str]) -> ASGIApp:
+    """The application: log > guard > bodies > routes.
+
+    Args:
+        hosts: the ``Host`` values under which it is reached, such as ``127.0.0.1:8080``.
+    """
+    api = build_api(services)
+    guarded = Guard(Bodies(api, services), services.accounts, hosts)
+    return AccessLog(guarded, services.lifecycle)
+
+
+def build_api(services: Services) -> FastAPI:
+    """The routes alone, without the layers that guard them."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        services.events.wakeups.bind(asyncio.get_running_loop())
+        services.advancer.start()
+        yield
+        services.advancer.close()
+        await run_in_threadpool(services.serving.close)
+        services.engine.dispose()
+
+    api = FastAPI(
+        title="TrustStram",
+        version=services.settings.version,
+        lifespan=lifespan,
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    api.state.services = services
+    for part in (health, accounts, registry, federation, events, sandbox, serving):
+        api.include_router(part.router)
+    api.router.routes.extend(serving.routes)
+    api.add_exception_handler(TrustStramException, _told)
+    api.add_exception_handler(RequestValidationError, _invalid)
+    api.add_exception_handler(HTTPException, _refused)
+    api.add_exception_handler(Exception, _failed)
+    return api
+
+
+async def _told(_: Request, error: Exception) -> Response:
+    assert isinstance(error, TrustStramException)
+    return problem(error)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return problem(validation_problem(error.errors()))
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """What the router itself refuses: an unknown address, or a method it does not take."""
+    assert isinstance(error, HTTPException)
+    place = f"{request.method} {request.url.path}"
+    if error.status_code == 404:
+        return problem(
+            NotFoundError(f"There is nothing at {place}; the API is under /api/v1.", name=place)
+        )
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        told = InvalidInputError(f"{place} is not a request this address takes; use {allowed}.")
+        return problem(told, status=405, headers=error.headers)
+    told = InvalidInputError(f"The request could not be read: {error.detail}.")
+    return problem(told, status=error.status_code, headers=error.headers)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    response = problem(unexpected(error))
+    request.state.failure = response
+    return response

@@ -1,0 +1,124 @@
+"""What a route gets: the services, the caller, and a checked body."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import Engine
+from starlette.concurrency import run_in_threadpool
+
+from truststram_lab.exceptions import InvalidInputError
+
+from .services.accounts import AccountsService, Principal
+from .services.aggregation import Advancer
+from .services.events import EventsService
+from .services.federation import FederationService
+from .services.registry import RegistryService
+from .services.rounds import RoundsService
+from .services.runs import RunsService
+from .settings import Settings
+from .stores.blobs import BlobStore, BlobWriter
+from .strict_json import loads
+
+if TYPE_CHECKING:
+    from .lifecycle import Lifecycle
+    from .services.serving import ServingService
+
+__all__ = [
+    "Caller",
+    "Platform",
+    "Services",
+    "caller",
+    "json_body",
+    "receive_into",
+    "services",
+    "validation_problem",
+]
+
+M = TypeVar("M", bound=BaseModel)
+
+#: what is handed to a thread at once
+_PIECE_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything behind the doors; one object a process."""
+
+    settings: Settings
+    engine: Engine
+    blobs: BlobStore
+    lifecycle: Lifecycle
+    accounts: AccountsService
+    registry: RegistryService
+    federation: FederationService
+    runs: RunsService
+    rounds: RoundsService
+    advancer: Advancer
+    events: EventsService
+    serving: ServingService
+
+
+def services(request: Request) -> Services:
+    """The services, for a route that is not FastAPI's."""
+    found: Services = request.app.state.services
+    return found
+
+
+def caller(request: Request) -> Principal:
+    """The authenticated principal; the guard at the root has put it there."""
+    found: Principal = request.state.principal
+    return found
+
+
+async def _services(request: Request) -> Services:
+    return services(request)
+
+
+async def _caller(request: Request) -> Principal:
+    return caller(request)
+
+
+#: parameter types of FastAPI routes; coroutines, so that they cost no thread
+Platform = Annotated[Services, Depends(_services)]
+Caller = Annotated[Principal, Depends(_caller)]
+
+
+async def json_body(request: Request, kind: type[M]) -> M:
+    """The body as a schema, for a route that is not FastAPI's.
+
+    Raises:
+        InvalidInputError: the body is no strict JSON or does not fit; names the field.
+    """
+    value = loads(await request.body())
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise validation_problem(error.errors(include_url=False, include_input=False)) from error
+
+
+async def receive_into(writer: BlobWriter, request: Request) -> None:
+    """Stream the request's body to disk, hashing it; the event loop never waits for the disk."""
+    waiting = bytearray()
+    async for piece in request.stream():
+        waiting += piece
+        if len(waiting) >= _PIECE_BYTES:
+            await run_in_threadpool(writer.write, bytes(waiting))
+            waiting.clear()
+    if waiting:
+        await run_in_threadpool(writer.write, bytes(waiting))
+
+
+def validation_problem(errors: Sequence[Any]) -> InvalidInputError:
+    """The first of pydantic's complaints as one sentence that names the field."""
+    first = errors[0]
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    field = ".".join(place)
+    fact = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
+    others = f" ({len(errors) - 1} more after this one)" if len(errors) > 1 else ""
+    where = f"{field}: " if field else "The request: "
+    return InvalidInputError(f"{where}{fact[:1].lower()}{fact[1:]}{others}.", field=field or None)

@@ -1,0 +1,145 @@
+"""Answers that are problems (RFC 9457), digests (RFC 9530), and the log of every request."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.exc import IntegrityError
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from truststram_lab.exceptions import (
+    ConflictError,
+    InvalidInputError,
+    PlatformError,
+    TrustStramException,
+)
+
+from .lifecycle import Lifecycle
+from .stores.ids import new_id
+
+__all__ = ["AccessLog", "content_digest", "declared_sha256", "problem", "unexpected"]
+
+log = logging.getLogger(__name__)
+access = logging.getLogger("truststram_lab.access")
+
+PROBLEM_TYPE = "application/problem+json"
+
+
+def problem(
+    error: TrustStramException,
+    *,
+    status: int | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The error as an answer; ``status`` overrides the class's own."""
+    document: dict[str, Any] = error.to_problem()
+    sent = dict(headers or {})
+    if status is not None:
+        document["status"] = status
+    if document["status"] == 401:
+        sent["WWW-Authenticate"] = 'Bearer realm="truststram-lab"'
+    if document.get("retry_after") is not None:
+        sent["Retry-After"] = f"{document['retry_after']:g}"
+    body = json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return Response(body, document["status"], sent, PROBLEM_TYPE)
+
+
+def unexpected(error: Exception) -> TrustStramException:
+    """What to answer to an error that no service foresaw; the log has it under the id."""
+    if isinstance(error, IntegrityError):
+        log.warning("two requests collided: %s", error.orig)
+        return ConflictError("Another request changed the same thing just now; send it again.")
+    request_id = new_id("req")
+    log.error("unexpected (%s)", request_id, exc_info=error)
+    return PlatformError(
+        f"The platform failed; its log has the reason under {request_id}.", request_id=request_id
+    )
+
+
+def content_digest(sha256: str) -> str:
+    """The Content-Digest header for a SHA-256 in hexadecimal."""
+    return f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"
+
+
+def declared_sha256(header: str | None) -> str:
+    """The SHA-256, in hexadecimal, that a Content-Digest header declares (RFC 9530, section 2).
+
+    Raises:
+        InvalidInputError: no header, or no well-formed sha-256 in it.
+    """
+    for part in (header or "").split(","):
+        found = re.fullmatch(r"\s*sha-256=:([A-Za-z0-9+/]{43}=):\s*", part)
+        if found:
+            return base64.b64decode(found[1]).hex()
+    raise InvalidInputError(
+        f"Content-Digest {header!r} has no SHA-256; send Content-Digest: sha-256=:<base64>: of the "
+        "body.",
+        field="Content-Digest",
+    )
+
+
+class AccessLog:
+    """The outermost layer: one log line a request, and no error without a sentence."""
+
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
+        self._app = app
+        self._lifecycle = lifecycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        line: dict[str, Any] = {"status": 499, "bytes_in": 0, "bytes_out": 0}
+
+        async def counted_receive() -> Message:
+            message = await receive()
+            line["bytes_in"] += len(message.get("body", b""))
+            return message
+
+        async def counted_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                line["status"] = message["status"]
+            else:
+                line["bytes_out"] += len(message.get("body", b""))
+            await send(message)
+
+        scope.setdefault("state", {})
+        with self._lifecycle.request():
+            try:
+                await self._answer(scope, counted_receive, counted_send, line)
+            finally:
+                who = scope["state"].get("principal")
+                line |= {
+                    "principal": "-" if who is None else who.label,
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "ms": round((time.perf_counter() - started) * 1000, 2),
+                }
+                access.info("%s %s", scope["method"], scope["path"], extra={"fields": line})
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, line: dict[str, Any]
+    ) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except ClientDisconnect:
+            return  # nobody is left to answer; the line says 499
+        except TrustStramException as error:
+            response = problem(error)
+        except Exception as error:  # noqa: BLE001 - it is logged, and answered as a problem
+            # A route's error was answered and logged further in, under the same id.
+            response = scope["state"].get("failure") or problem(unexpected(error))
+        else:
+            return
+        if line["status"] == 499:
+            await response(scope, receive, send)

@@ -1,0 +1,45 @@
+"""The platform's log: one JSON object a line, and never a credential in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from .stores.ids import timestamp
+
+__all__ = ["JsonLines", "log_to"]
+
+#: our tokens, wherever they turn up (a path, an exception's text)
+_TOKEN = re.compile(r"\bts[ks]_[A-Za-z0-9_-]{8,}")
+
+_KEPT_BYTES = 10_000_000
+
+
+class JsonLines(logging.Formatter):
+    """A record as one line of JSON; ``extra={"fields": {...}}`` adds keys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line: dict[str, object] = {
+            "time": timestamp(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return _TOKEN.sub("[token]", json.dumps(line, ensure_ascii=True, default=str))
+
+
+def log_to(path: Path) -> None:
+    """Send every logger's records to ``path``, which keeps the newest 20 MB in two files."""
+    handler = RotatingFileHandler(path, maxBytes=_KEPT_BYTES, backupCount=1, encoding="utf-8")
+    handler.setFormatter(JsonLines())
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -1,0 +1,1 @@
+"""The doors: each checks its input, calls one service, and shows what came back."""

@@ -1,0 +1,130 @@
+"""Models, versions, and files by content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, BinaryIO
+
+from fastapi import APIRouter, Path, Request, Response, status
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from truststram_lab.exceptions import NotFoundError
+from truststram_lab.schemas.base import Page
+from truststram_lab.schemas.registry import CreateModel, CreateVersion, Model, ModelVersion
+from truststram_lab.server.deps import Caller, Platform, Services, receive_into
+from truststram_lab.server.http import content_digest
+from truststram_lab.server.services.accounts import Principal
+
+from .paging import Cursor, Limit, Search
+
+__all__ = ["router", "send_file"]
+
+router = APIRouter(prefix="/api/v1", tags=["registry"])
+
+OCTETS = "application/octet-stream"
+
+Sha256Path = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
+
+#: a larger file is sent in pieces of this size
+_PIECE_BYTES = 2**20
+
+
+@router.put("/blobs/{sha256}", status_code=status.HTTP_201_CREATED)
+async def put_blob(
+    sha256: Sha256Path, request: Request, platform: Platform, caller: Caller
+) -> Response:
+    """Store the body under its SHA-256; 200 if it was stored before."""
+    with await run_in_threadpool(platform.blobs.writer, caller.organisation_id) as writer:
+        await receive_into(writer, request)
+        created = await run_in_threadpool(
+            platform.registry.keep, caller.organisation_id, writer, sha256
+        )
+        size_bytes = writer.size_bytes
+    return JSONResponse(
+        {"sha256": sha256, "size_bytes": size_bytes},
+        status.HTTP_201_CREATED if created else status.HTTP_200_OK,
+    )
+
+
+@router.get("/blobs/{sha256}", response_class=Response)
+def get_blob(sha256: Sha256Path, platform: Platform, caller: Caller) -> Response:
+    """The stored file of that content."""
+    return send_file(platform, caller, sha256)
+
+
+@router.get("/models")
+def list_models(
+    platform: Platform,
+    caller: Caller,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    search: Search = None,
+) -> Page[Model]:
+    """The models, newest first."""
+    return platform.registry.list_models(
+        caller.organisation_id, limit=limit, cursor=cursor, search=search
+    )
+
+
+@router.post("/models", status_code=status.HTTP_201_CREATED)
+def create_model(body: CreateModel, platform: Platform, caller: Caller) -> Model:
+    """A new line of versions; 409 if the name is taken."""
+    return platform.registry.create_model(caller.organisation_id, body)
+
+
+@router.get("/models/{ref}")
+def get_model(ref: str, platform: Platform, caller: Caller) -> Model:
+    """The model of that name or id."""
+    return platform.registry.get_model(caller.organisation_id, ref)
+
+
+@router.get("/models/{ref}/versions")
+def list_versions(
+    ref: str, platform: Platform, caller: Caller, limit: Limit = 50, cursor: Cursor = None
+) -> Page[ModelVersion]:
+    """The model's versions, newest first."""
+    return platform.registry.list_versions(caller.organisation_id, ref, limit=limit, cursor=cursor)
+
+
+@router.post("/models/{ref}/versions", status_code=status.HTTP_201_CREATED)
+def create_version(
+    ref: str, body: CreateVersion, platform: Platform, caller: Caller
+) -> ModelVersion:
+    """Register uploaded weights as the next version."""
+    return platform.registry.create_version(caller.organisation_id, ref, body)
+
+
+@router.get("/models/{ref}/versions/{which}")
+def get_version(ref: str, which: str, platform: Platform, caller: Caller) -> ModelVersion:
+    """The version ``which``: a number, ``latest`` or ``deployed``."""
+    return platform.registry.get_version(caller.organisation_id, ref, which)
+
+
+@router.get("/models/{ref}/versions/{which}/download", response_class=Response)
+def download(ref: str, which: str, platform: Platform, caller: Caller) -> Response:
+    """The version's weights as safetensors."""
+    version = platform.registry.get_version(caller.organisation_id, ref, which)
+    return send_file(platform, caller, version.weights_sha256)
+
+
+def send_file(platform: Services, caller: Principal, sha256: str) -> Response:
+    """A stored file as an answer, with its digest (RFC 9530)."""
+    blob = platform.registry.file(caller.organisation_id, sha256)
+    if blob is None:
+        raise NotFoundError(
+            f"No file with SHA-256 {sha256} is stored; upload it first.", name=sha256
+        )
+    headers = {"Content-Digest": content_digest(sha256), "ETag": f'"{sha256}"'}
+    if blob.size_bytes <= _PIECE_BYTES:
+        content = platform.blobs.read(caller.organisation_id, sha256)
+        return Response(content, 200, headers, OCTETS)
+    headers["Content-Length"] = str(blob.size_bytes)
+    file = platform.blobs.open(caller.organisation_id, sha256)
+    return StreamingResponse(_pieces(file), 200, headers, OCTETS)
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece

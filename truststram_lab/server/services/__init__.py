@@ -1,0 +1,1 @@
+"""The rules of the platform, one file a domain; no web framework, no SQL dialect."""

@@ -1,0 +1,218 @@
+"""Federations, the credentials of their sites, and the devices that register."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, insert, or_, select
+
+from truststram_lab.exceptions import (
+    InvalidInputError,
+    NotFoundError,
+    PermissionDeniedError,
+    nearest,
+)
+from truststram_lab.schemas.accounts import Device, DeviceRegistration
+from truststram_lab.schemas.base import Page
+from truststram_lab.schemas.federation import CreateFederation, Federation, Invitation, Invite
+from truststram_lab.server.stores.engine import reading, writing
+from truststram_lab.server.stores.ids import new_id, timestamp
+from truststram_lab.server.stores.tables import devices, federations, participants, principals
+
+from .accounts import AccountsService, Principal
+from .paging import page
+
+__all__ = ["FederationService", "find_federation"]
+
+_NAME_LIMIT = 100
+
+
+class FederationService:
+    """Who trains together."""
+
+    def __init__(self, engine: Engine, accounts: AccountsService) -> None:
+        self._engine = engine
+        self._accounts = accounts
+
+    def list_federations(
+        self, organisation_id: str, *, limit: int, cursor: str | None, search: str | None
+    ) -> Page[Federation]:
+        """The federations, newest first."""
+        query = select(federations).where(federations.c.organisation_id == organisation_id)
+        with reading(self._engine) as connection:
+            rows, following = page(
+                connection, query, federations, limit=limit, cursor=cursor, search=search
+            )
+            items = [_view(connection, row) for row in rows]
+        return Page[Federation](items=items, next_cursor=following)
+
+    def get_or_create(self, organisation_id: str, request: CreateFederation) -> Federation:
+        """The federation of that name, made if there is none."""
+        with writing(self._engine) as connection:
+            row = connection.execute(
+                select(federations).where(
+                    federations.c.organisation_id == organisation_id,
+                    federations.c.name == request.name,
+                )
+            ).one_or_none()
+            if row is None:
+                row = connection.execute(
+                    insert(federations)
+                    .values(
+                        id=new_id("fed"),
+                        organisation_id=organisation_id,
+                        name=request.name,
+                        created_at=timestamp(),
+                    )
+                    .returning(federations)
+                ).one()
+            return _view(connection, row)
+
+    def invite(self, organisation_id: str, ref: str, request: Invite) -> list[Invitation]:
+        """A credential for each participant, in the order asked for; former ones stop working.
+
+        Raises:
+            InvalidInputError: a name is empty, too long, not printable, or comes twice.
+            NotFoundError: no such federation.
+        """
+        names = request.participants
+        _check_names(names)
+        now = timestamp()
+        with writing(self._engine) as connection:
+            federation = find_federation(connection, organisation_id, ref)
+            known = {
+                row.name: row.principal_id
+                for row in connection.execute(
+                    select(participants.c.name, participants.c.principal_id).where(
+                        participants.c.federation_id == federation.id
+                    )
+                )
+            }
+            fresh = {name: new_id("sit") for name in names if name not in known}
+            _insert_participants(connection, federation, fresh, now)
+            known |= fresh
+            tokens = self._accounts.issue(connection, [known[name] for name in names], "tss", now)
+        self._accounts.forget()
+        return [
+            Invitation(participant=name, token=token)
+            for name, token in zip(names, tokens, strict=True)
+        ]
+
+    def register(self, principal: Principal, request: DeviceRegistration) -> Device:
+        """The device of this site with that identifier, made if there is none.
+
+        Raises:
+            PermissionDeniedError: the credential is of another organisation.
+        """
+        if request.org_id not in (principal.organisation, principal.organisation_id):
+            raise PermissionDeniedError(
+                f"This credential belongs to organisation {principal.organisation!r}, not "
+                f"{request.org_id!r}; set org_id to {principal.organisation!r}."
+            )
+        with writing(self._engine) as connection:
+            row = connection.execute(
+                select(devices).where(
+                    devices.c.principal_id == principal.id,
+                    devices.c.device_identifier == request.device_identifier,
+                )
+            ).one_or_none()
+            if row is None:
+                row = connection.execute(
+                    insert(devices)
+                    .values(
+                        id=new_id("dev"),
+                        organisation_id=principal.organisation_id,
+                        principal_id=principal.id,
+                        device_identifier=request.device_identifier,
+                        # for people to read, never compared: a long text is cut
+                        platform=request.platform[:_NAME_LIMIT],
+                        os_version=request.os_version[:_NAME_LIMIT],
+                        status="active",
+                        created_at=timestamp(),
+                    )
+                    .returning(devices)
+                ).one()
+        return Device(
+            id=row.id,
+            device_identifier=row.device_identifier,
+            org_id=principal.organisation,
+            platform=row.platform,
+            status=row.status,
+            created_at=row.created_at,
+        )
+
+
+def find_federation(connection: Connection, organisation_id: str, ref: str) -> Row[Any]:
+    """The row of the federation of that name or id; NotFoundError has the nearest names."""
+    row = connection.execute(
+        select(federations).where(
+            federations.c.organisation_id == organisation_id,
+            or_(federations.c.name == ref, federations.c.id == ref),
+        )
+    ).one_or_none()
+    if row is not None:
+        return row
+    names = connection.execute(
+        select(federations.c.name).where(federations.c.organisation_id == organisation_id)
+    ).scalars()
+    close = nearest(ref, list(names))
+    hint = f"did you mean {close[0]!r}?" if close else "POST /api/v1/federations makes one."
+    raise NotFoundError(f"There is no federation {ref!r}; {hint}", name=ref, choices=close)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if not (0 < len(name) <= _NAME_LIMIT and name.isprintable() and name == name.strip()):
+            raise InvalidInputError(
+                f"{name[:_NAME_LIMIT]!r} is not a participant's name; take 1 to {_NAME_LIMIT} "
+                "printable characters without spaces at the ends.",
+                field="participants",
+            )
+        if name in seen:
+            raise InvalidInputError(
+                f"Participant {name!r} comes twice; name everybody once.", field="participants"
+            )
+        seen.add(name)
+
+
+def _insert_participants(
+    connection: Connection, federation: Row[Any], fresh: dict[str, str], now: str
+) -> None:
+    if not fresh:
+        return
+    connection.execute(
+        insert(principals),
+        [
+            {
+                "id": principal_id,
+                "organisation_id": federation.organisation_id,
+                "name": f"{federation.name}/{name}",
+                "role": "site",
+                "created_at": now,
+            }
+            for name, principal_id in fresh.items()
+        ],
+    )
+    connection.execute(
+        insert(participants),
+        [
+            {
+                "federation_id": federation.id,
+                "principal_id": principal_id,
+                "name": name,
+                "created_at": now,
+            }
+            for name, principal_id in fresh.items()
+        ],
+    )
+
+
+def _view(connection: Connection, row: Row[Any]) -> Federation:
+    names = connection.execute(
+        select(participants.c.name)
+        .where(participants.c.federation_id == row.id)
+        .order_by(participants.c.created_at, participants.c.principal_id)
+    ).scalars()
+    return Federation(id=row.id, name=row.name, participants=list(names), created_at=row.created_at)

@@ -1,0 +1,4 @@
+"""Where deployed versions run: an interface, and the workers on this computer behind it.
+
+Nothing is imported here: the worker process loads ``worker`` alone.
+"""

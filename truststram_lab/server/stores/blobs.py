@@ -1,0 +1,171 @@
+"""Files by content: ``blobs/<organisation>/<first two digits>/<sha256>``.
+
+A file is written under a temporary name, synced, renamed, and its folder synced; the
+table row comes after that. So a row never points at a missing or torn file, whenever the
+process dies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from sqlalchemy import Connection, insert, select
+
+from truststram_lab.exceptions import NotFoundError
+
+from .tables import blobs
+
+__all__ = ["Blob", "BlobStore", "BlobWriter"]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A stored file: its content's SHA-256 in hexadecimal and its size."""
+
+    sha256: str
+    size_bytes: int
+
+
+class BlobStore:
+    """The files of every organisation under one folder (0700)."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._incoming = root / "incoming"
+        self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def sweep(self) -> int:
+        """Remove what a killed process left half written; returns how many files."""
+        leftovers = [path for path in self._incoming.iterdir() if path.is_file()]
+        for path in leftovers:
+            path.unlink()
+        return len(leftovers)
+
+    def path(self, organisation_id: str, sha256: str) -> Path:
+        """Where the content is or would be; both names are checked, not taken on trust."""
+        if not _SHA256.fullmatch(sha256) or not re.fullmatch(r"org_[0-9a-f]+", organisation_id):
+            raise NotFoundError(f"{sha256!r} is not the SHA-256 of a stored file.", name=sha256)
+        return self._root / organisation_id / sha256[:2] / sha256
+
+    def writer(self, organisation_id: str) -> BlobWriter:
+        """A file to fill piece by piece; ``commit`` keeps it, leaving without removes it."""
+        return BlobWriter(self, organisation_id, self._incoming)
+
+    def put(self, organisation_id: str, content: bytes) -> Blob:
+        """Store ``content`` durably."""
+        with self.writer(organisation_id) as writer:
+            writer.write(content)
+            return writer.commit()
+
+    def open(self, organisation_id: str, sha256: str) -> BinaryIO:
+        """The content, for reading piece by piece; NotFoundError if there is none."""
+        try:
+            return self.path(organisation_id, sha256).open("rb")
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                f"No file with SHA-256 {sha256} is stored; upload it first.", name=sha256
+            ) from error
+
+    def read(self, organisation_id: str, sha256: str) -> bytes:
+        """The whole content; NotFoundError if there is none."""
+        with self.open(organisation_id, sha256) as file:
+            return file.read()
+
+    @staticmethod
+    def record(connection: Connection, organisation_id: str, blob: Blob, now: str) -> bool:
+        """Write the row of a stored file; False if it was there already."""
+        if BlobStore.find(connection, organisation_id, blob.sha256) is not None:
+            return False
+        connection.execute(
+            insert(blobs).values(
+                organisation_id=organisation_id,
+                sha256=blob.sha256,
+                size_bytes=blob.size_bytes,
+                created_at=now,
+            )
+        )
+        return True
+
+    @staticmethod
+    def find(connection: Connection, organisation_id: str, sha256: str) -> Blob | None:
+        """The row of a stored file, None if there is none."""
+        size_bytes = connection.execute(
+            select(blobs.c.size_bytes).where(
+                blobs.c.organisation_id == organisation_id, blobs.c.sha256 == sha256
+            )
+        ).scalar_one_or_none()
+        return None if size_bytes is None else Blob(sha256, int(size_bytes))
+
+
+class BlobWriter:
+    """One file on its way in; hashes what passes through."""
+
+    def __init__(self, store: BlobStore, organisation_id: str, incoming: Path) -> None:
+        self._store = store
+        self._organisation_id = organisation_id
+        handle, name = tempfile.mkstemp(dir=incoming)
+        self._file: BinaryIO = os.fdopen(handle, "w+b")
+        self._path = Path(name)
+        self._hash = hashlib.sha256()
+        self.size_bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    def write(self, piece: bytes) -> None:
+        """Append."""
+        self._hash.update(piece)
+        self._file.write(piece)
+        self.size_bytes += len(piece)
+
+    def content(self) -> bytes:
+        """Everything written so far, to look at it before it is kept."""
+        self._file.flush()
+        self._file.seek(0)
+        content = self._file.read()
+        self._file.seek(0, os.SEEK_END)
+        return content
+
+    def commit(self) -> Blob:
+        """Keep the file under its content's name; durable when this returns."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        target = self._store.path(self._organisation_id, self.sha256)
+        for folder in (target.parent.parent, target.parent):
+            if not folder.exists():
+                folder.mkdir(mode=0o700, exist_ok=True)
+                _sync_folder(folder.parent)
+        self._path.replace(target)
+        _sync_folder(target.parent)
+        return Blob(self.sha256, self.size_bytes)
+
+    def __enter__(self) -> BlobWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

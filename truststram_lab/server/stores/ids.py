@@ -1,0 +1,36 @@
+"""Identifiers and instants, both ordered by time."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from datetime import UTC, datetime
+
+__all__ = ["new_id", "timestamp"]
+
+_lock = threading.Lock()
+_last_ticks = 0
+
+
+def new_id(prefix: str) -> str:
+    """A fresh opaque id such as ``run_0198c0de...``; a process's later ids sort after earlier ones.
+
+    The layout is UUID version 7 (RFC 9562, section 5.7) with the sub-millisecond fraction in
+    ``rand_a`` (section 6.2, method 3), as 32 hexadecimal digits.
+    """
+    global _last_ticks
+    with _lock:
+        # 4096 ticks a millisecond; a clock that stands still or steps back never repeats one
+        ticks = max(time.time_ns() * 4096 // 1_000_000, _last_ticks + 1)
+        _last_ticks = ticks
+    milliseconds, fraction = divmod(ticks, 4096)
+    random_bits = int.from_bytes(os.urandom(8), "big") >> 2
+    value = (milliseconds << 80) | (7 << 76) | (fraction << 64) | (2 << 62) | random_bits
+    return f"{prefix}_{uuid.UUID(int=value).hex}"
+
+
+def timestamp() -> str:
+    """Now, in UTC, as ISO 8601 with microseconds: texts sort as the instants do."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")

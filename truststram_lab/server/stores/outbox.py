@@ -1,0 +1,83 @@
+"""Events to send, written in the transaction of the change they tell about.
+
+An event exists exactly if its change does, and the numbers of a stream have no gaps: the
+counter is a row that the transaction itself updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, insert, select, update
+
+from .tables import events, streams
+
+__all__ = ["ORGANISATION_STREAM", "append", "last_sequence", "run_stream", "site_topic", "wake"]
+
+#: the stream of everything in the organisation
+ORGANISATION_STREAM = "org"
+
+
+def run_stream(run_id: str) -> str:
+    """The name of a run's own stream."""
+    return f"run:{run_id}"
+
+
+def append(
+    connection: Connection,
+    organisation_id: str,
+    stream: str,
+    kind: str,
+    data: Mapping[str, object],
+    now: str,
+) -> int:
+    """Add an event of type ``kind`` to ``stream``; returns its number (1, 2, 3, ...).
+
+    Use it inside ``engine.writing``, which wakes the stream's readers after the commit.
+    """
+    here = (streams.c.organisation_id == organisation_id) & (streams.c.name == stream)
+    sequence = connection.execute(
+        update(streams)
+        .where(here)
+        .values(last_sequence=streams.c.last_sequence + 1)
+        .returning(streams.c.last_sequence)
+    ).scalar_one_or_none()
+    if sequence is None:
+        sequence = 1
+        connection.execute(
+            insert(streams).values(
+                organisation_id=organisation_id, name=stream, last_sequence=sequence
+            )
+        )
+    connection.execute(
+        insert(events).values(
+            organisation_id=organisation_id,
+            stream=stream,
+            sequence=sequence,
+            type=kind,
+            data=dict(data),
+            created_at=now,
+        )
+    )
+    connection.info.setdefault("streams", set()).add((organisation_id, stream))
+    return int(sequence)
+
+
+def last_sequence(connection: Connection, organisation_id: str, stream: str) -> int:
+    """The number of the stream's newest event, 0 if it has none."""
+    found = connection.execute(
+        select(streams.c.last_sequence).where(
+            streams.c.organisation_id == organisation_id, streams.c.name == stream
+        )
+    ).scalar_one_or_none()
+    return int(found or 0)
+
+
+def wake(connection: Connection, organisation_id: str, topic: str) -> None:
+    """Wake who waits for ``topic`` after the commit, without an event (a site's new work)."""
+    connection.info.setdefault("streams", set()).add((organisation_id, topic))
+
+
+def site_topic(principal_id: str) -> str:
+    """What a site waits for that has nothing to do."""
+    return f"site:{principal_id}"

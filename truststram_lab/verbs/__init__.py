@@ -1,0 +1,23 @@
+"""The plain twins of the magics: one function a command, the same names and arguments."""
+
+from __future__ import annotations
+
+from .accounts import doctor, login, logout, where
+from .completion import completion_names
+from .federation import federate, runs
+from .platform import sandbox
+from .registry import models
+from .serving import predict
+
+__all__ = [
+    "completion_names",
+    "doctor",
+    "federate",
+    "login",
+    "logout",
+    "models",
+    "predict",
+    "runs",
+    "sandbox",
+    "where",
+]

@@ -1,0 +1,256 @@
+"""Simulate a federation on data one has, and manage runs."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from truststram_lab.exceptions import ConflictError, InvalidInputError, nearest
+from truststram_lab.federated import FederatedRun
+from truststram_lab.federated.preparation import Prepared, prepare
+from truststram_lab.federated.watch import WatchedRun
+from truststram_lab.preprocessing.demo import DEMO_NAMES, load_demo
+from truststram_lab.schemas.federation import LocalTraining, Run
+
+from . import session as sessions
+from .live import follow
+from .results import RunList
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["RUN_ACTIONS", "federate", "runs"]
+
+RUN_ACTIONS = ("watch", "stop", "resume")
+
+
+def federate(
+    data: str | pd.DataFrame,
+    *,
+    target: str | None = None,
+    name: str | None = None,
+    clients: int = 5,
+    rounds: int = 10,
+    split: str = "dirichlet:0.5",
+    by: str | None = None,
+    positive: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    background: bool = False,
+    allow_one_class: bool = False,
+    label: str = "df",
+) -> FederatedRun:
+    """Train one model across simulated sites on this kernel's device, and deploy it.
+
+    Args:
+        data: the name of a demo data set (``breast-cancer``, ``digits``) or a DataFrame.
+        target: the column to predict; needed for a DataFrame.
+        name: what to call the model; else the demo's name, or the variable's.
+        clients: sites to deal the rows to.
+        rounds: training rounds; before them one exchange of means and variances.
+        split: ``dirichlet:ALPHA``, the label skew between the sites.
+        by: deal by this column's values, instead.
+        positive: the class that is looked for, where there are two.
+        epochs, batch_size, learning_rate: local training; None takes the tested defaults.
+        seed: makes the run reproducible on one machine.
+        background: return at once; the run goes on in this kernel.
+        allow_one_class: accept sites whose rows all have one class.
+        label: what the DataFrame is called, for the record.
+
+    Returns:
+        The run; its card shows alone, federated and pooled.
+
+    Raises:
+        NotSignedInError, InvalidInputError: before anything trains.
+        RunStoppedError: it was interrupted; ``%ts_runs NAME resume`` goes on.
+    """
+    session = sessions.require("federating")
+    frame, chosen = _table(data, target, positive, label)
+    model = _model_name(name or chosen["model"])
+    prepared = prepare(
+        frame,
+        target=chosen["target"],
+        source_kind=chosen["kind"],
+        source_name=chosen["label"],
+        clients=clients,
+        split=split,
+        by=by,
+        positive=chosen["positive"],
+        seed=seed,
+        allow_one_class=allow_one_class,
+    )
+    local = _local(rounds=rounds, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
+    former = session.active_run(model)
+    if former is not None:
+        # The cell was run again: the new run takes the old one's place.
+        former.stop()
+    run = FederatedRun.create(session.client, prepared, model=model, rounds=rounds, local=local)
+    session.runs[run.name] = run
+    run.start()
+    return run if background else follow(run)
+
+
+def runs(
+    name: str | None = None, action: str | None = None, *, data: pd.DataFrame | None = None
+) -> RunList | Run | FederatedRun | WatchedRun:
+    """All runs; with a name, one run; with an action, watch, stop or resume it.
+
+    Args:
+        name: such as ``breast-cancer-3``.
+        action: ``watch`` follows it live from any kernel; ``stop`` ends it within two
+            seconds; ``resume`` goes on in this kernel, where it was stopped.
+        data: the DataFrame, to resume a run of a kernel that is gone.
+
+    Raises:
+        RunNotFoundError: nothing has that name; the nearest are in the sentence.
+        ConflictError: the run is in another state.
+    """
+    session = sessions.require("looking at runs")
+    if name is None:
+        return RunList(session.client.runs.list().items)
+    if action is None:
+        return session.runs.get(name) or WatchedRun(session.client, session.client.runs.get(name))
+    if action == "watch":
+        mine = session.runs.get(name)
+        if mine is not None and mine.active:
+            return follow(mine)
+        return _watch(WatchedRun(session.client, session.client.runs.get(name)))
+    if action == "stop":
+        mine = session.runs.get(name)
+        if mine is not None:
+            return mine.stop()
+        return WatchedRun(session.client, session.client.runs.stop(name))
+    if action == "resume":
+        mine = session.runs.get(name) or _rebuilt(session, name, data)
+        session.runs[name] = mine
+        return follow(mine.resume())
+    near = nearest(action, RUN_ACTIONS, most=1)
+    raise InvalidInputError(
+        f"{action!r} is nothing a run can do; "
+        + (f"did you mean {near[0]!r}?" if near else f"choose {', '.join(RUN_ACTIONS)}."),
+        field="action",
+        choices=list(RUN_ACTIONS),
+    )
+
+
+def _table(
+    data: Any, target: str | None, positive: str | None, label: str
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    if isinstance(data, str):
+        demo = load_demo(data)
+        return demo.frame, {
+            "model": demo.name,
+            "kind": "demo",
+            "label": demo.name,
+            "target": target or demo.target,
+            "positive": positive or demo.positive,
+        }
+    if not hasattr(data, "columns"):
+        raise InvalidInputError(
+            f"A {type(data).__name__} is no table; give a DataFrame or a demo data set: "
+            f"{', '.join(DEMO_NAMES)}.",
+            field="data",
+        )
+    if target is None:
+        raise InvalidInputError(
+            "Which column is to be predicted? Say it with --target; the columns are "
+            f"{', '.join(repr(str(column)) for column in data.columns)}.",
+            field="target",
+            choices=[str(column) for column in data.columns],
+        )
+    return data, {
+        "model": label,
+        "kind": "dataframe",
+        "label": label,
+        "target": target,
+        "positive": positive,
+    }
+
+
+def _model_name(text: str) -> str:
+    """``text`` as a model's name: lower case, digits, dots, dashes and underscores."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", text.casefold()).strip("-._")[:90]
+    if not name:
+        raise InvalidInputError(
+            f"{text!r} holds no letter or digit to name a model by; choose one with --as.",
+            field="name",
+        )
+    return name
+
+
+def _local(*, rounds: int, **given: Any) -> LocalTraining:
+    limits = {
+        "rounds": (1, 100_000),
+        "epochs": (1, 10_000),
+        "batch_size": (1, 1_000_000),
+        "learning_rate": (0, 100),
+    }
+    for key, value in {"rounds": rounds, **given}.items():
+        low, high = limits[key]
+        if value is not None and not (low <= value <= high and value > 0):
+            raise InvalidInputError(
+                f"{key} is {value}; it goes from {low if low else 'above 0'} to {high:,}.",
+                field=key,
+            )
+    return LocalTraining(**{key: value for key, value in given.items() if value is not None})
+
+
+def _watch(watched: WatchedRun) -> WatchedRun:
+    from truststram_lab.widgets import view_of
+
+    view = view_of(watched)
+    view.show()
+    try:
+        watched.follow(tick=view.refresh)
+    except KeyboardInterrupt:
+        # Looking away does not stop somebody else's run.
+        watched.close()
+    finally:
+        view.close()
+    return watched
+
+
+def _rebuilt(session: sessions.Session, name: str, data: pd.DataFrame | None) -> FederatedRun:
+    """The run of a kernel that is gone, on the same rows dealt to the same sites again."""
+    run = session.client.runs.get(name)
+    source, split = run.plan.source, run.plan.split
+    if source is None or split is None:
+        raise ConflictError(
+            f"Run {name} was no simulation, so its sites resume it themselves; "
+            f"watch it with %ts_runs {name} watch."
+        )
+    if data is None and source.kind != "demo":
+        raise InvalidInputError(
+            f"Run {name} trained on the DataFrame {source.name!r} of another kernel; "
+            f"give it again: %ts_runs {name} resume --data {source.name}.",
+            field="data",
+        )
+    frame = load_demo(source.name).frame if data is None else data
+    prepared = prepare(
+        frame,
+        target=run.plan.signature.target,
+        source_kind=source.kind,
+        source_name=source.name,
+        clients=len(run.plan.sites),
+        split=f"dirichlet:{split.alpha}" if split.alpha is not None else "dirichlet",
+        by=split.column,
+        positive=run.plan.signature.positive_class,
+        seed=run.plan.seed,
+        holdout=split.holdout_fraction,
+        allow_one_class=split.allow_one_class,
+    )
+    _check_same_rows(name, run, prepared)
+    return FederatedRun(session.client, run, prepared)
+
+
+def _check_same_rows(name: str, run: Run, prepared: Prepared) -> None:
+    assert run.plan.source is not None
+    same_sites = run.plan.sites == [site.name for site in prepared.sites]
+    if prepared.source.sha256 != run.plan.source.sha256 or not same_sites:
+        raise InvalidInputError(
+            f"This table is not the one that run {name} began with (its rows or columns differ); "
+            "give the same table, or start a new run.",
+            field="data",
+        )

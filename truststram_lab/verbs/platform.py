@@ -1,0 +1,62 @@
+"""The sandbox's process: start, stop, status, reset."""
+
+from __future__ import annotations
+
+from truststram_lab import sandbox as process
+from truststram_lab.exceptions import InvalidInputError, UsageError, nearest
+
+from .results import Notice, SandboxStatus
+
+__all__ = ["SANDBOX_ACTIONS", "sandbox"]
+
+SANDBOX_ACTIONS = ("start", "stop", "status", "reset")
+
+
+def sandbox(action: str = "status", *, yes: bool = False) -> SandboxStatus | Notice:
+    """Start, stop, look at or erase the private platform of this user.
+
+    ``reset`` deletes models, runs and accounts of the sandbox, so it wants ``yes=True``.
+    """
+    if action == "start":
+        process.ensure()
+        return _status()
+    if action == "status":
+        return _status()
+    if action == "stop":
+        return Notice(
+            "The sandbox is stopped; the next command that needs it starts it with all its state."
+            if process.stop()
+            else "The sandbox was not running."
+        )
+    if action == "reset":
+        if not yes:
+            raise UsageError(
+                "A reset deletes every model, run and account of the sandbox; "
+                "if that is wanted: %ts_sandbox reset --yes.",
+                field="yes",
+            )
+        process.reset(confirm=True)
+        return Notice("The sandbox is empty; sign in again with %ts_login --sandbox.")
+    near = nearest(action, SANDBOX_ACTIONS, most=1)
+    raise InvalidInputError(
+        f"{action!r} is nothing the sandbox can do; "
+        + (f"did you mean {near[0]!r}?" if near else f"choose {', '.join(SANDBOX_ACTIONS)}."),
+        field="action",
+        choices=list(SANDBOX_ACTIONS),
+    )
+
+
+def _status() -> SandboxStatus:
+    state = process.status()
+    if state is None:
+        return SandboxStatus(False, {"start it": "%ts_sandbox start, or %ts_login --sandbox"})
+    return SandboxStatus(
+        True,
+        {
+            "address": state.url,
+            "process": str(state.pid),
+            "version": state.version,
+            "protocol": str(state.protocol),
+            "started": state.started_at,
+        },
+    )

@@ -1,0 +1,213 @@
+"""What verbs return: plain data with a card, shown by any front end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from truststram_lab.exceptions import InvalidInputError
+from truststram_lab.render import (
+    Card,
+    doctor_card,
+    identity_card,
+    model_card,
+    models_card,
+    notice_card,
+    prediction_card,
+    runs_card,
+    sandbox_card,
+    where_card,
+)
+from truststram_lab.schemas.accounts import Identity
+from truststram_lab.schemas.federation import Run
+from truststram_lab.schemas.registry import Model, ModelVersion
+from truststram_lab.schemas.serving import Explanation, Prediction
+
+__all__ = [
+    "Answer",
+    "DoctorReport",
+    "ModelDetail",
+    "ModelList",
+    "Notice",
+    "Predictions",
+    "RunList",
+    "SandboxStatus",
+    "SignedIn",
+    "Where",
+]
+
+
+class Answer(ABC):
+    """Base of all results: a card, and the mimebundle made of it."""
+
+    @abstractmethod
+    def card(self) -> Card:
+        """The result as static HTML, text and data."""
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, object]:
+        return self.card().bundle()
+
+    def __repr__(self) -> str:
+        return self.card().text
+
+
+@dataclass(frozen=True, repr=False)
+class SignedIn(Answer):
+    """Who is signed in, and where."""
+
+    identity: Identity
+    url: str
+    notices: tuple[str, ...] = ()
+
+    def card(self) -> Card:
+        return identity_card(self.identity, url=self.url, notices=self.notices)
+
+
+@dataclass(frozen=True, repr=False)
+class Notice(Answer):
+    """One sentence."""
+
+    text: str
+
+    def card(self) -> Card:
+        return notice_card(self.text)
+
+
+@dataclass(frozen=True, repr=False)
+class SandboxStatus(Answer):
+    """The sandbox's state: ``running``, and facts that hold no secret."""
+
+    running: bool
+    facts: dict[str, str]
+
+    def card(self) -> Card:
+        return sandbox_card(running=self.running, facts=self.facts)
+
+
+@dataclass(frozen=True, repr=False)
+class Where(Answer):
+    """Where am I, what can I do."""
+
+    identity: Identity | None
+    facts: dict[str, str]
+    next_steps: tuple[tuple[str, str], ...]
+
+    def card(self) -> Card:
+        return where_card(self.identity, facts=self.facts, next_steps=self.next_steps)
+
+
+@dataclass(frozen=True, repr=False)
+class DoctorReport(Answer):
+    """An environment report, safe to paste: no names, paths or secrets."""
+
+    sections: dict[str, dict[str, str]]
+
+    def card(self) -> Card:
+        return doctor_card(self.sections)
+
+
+@dataclass(frozen=True, repr=False)
+class ModelList(Answer, Sequence[Model]):
+    """The models of the organisation, newest first."""
+
+    items: list[Model]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    def card(self) -> Card:
+        return models_card(self.items)
+
+
+@dataclass(frozen=True, repr=False)
+class ModelDetail(Answer):
+    """One model and its versions, newest first."""
+
+    model: Model
+    versions: list[ModelVersion]
+
+    def card(self) -> Card:
+        return model_card(self.model, self.versions)
+
+
+@dataclass(frozen=True, repr=False)
+class RunList(Answer, Sequence[Run]):
+    """Runs, newest first."""
+
+    items: list[Run]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    def card(self) -> Card:
+        return runs_card(self.items)
+
+
+@dataclass(frozen=True, repr=False)
+class Predictions(Answer, Sequence[Prediction]):
+    """One prediction a row. With one row, its fields are attributes of this object, too."""
+
+    items: list[Prediction]
+    truth: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return iter(self.items)
+
+    @property
+    def only(self) -> Prediction:
+        """The prediction, when there is exactly one."""
+        if len(self.items) != 1:
+            raise InvalidInputError(
+                f"There are {len(self.items)} predictions; take one by its index, such as [0]."
+            )
+        return self.items[0]
+
+    @property
+    def label(self) -> str:
+        """The predicted label of the only row."""
+        return self.only.label
+
+    @property
+    def result(self) -> str:
+        """The same as ``label``."""
+        return self.only.label
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Probability by label, of the only row."""
+        return self.only.probabilities
+
+    @property
+    def confidence(self) -> float:
+        """Probability of ``confidence_class``, of the only row."""
+        return self.only.confidence
+
+    @property
+    def explanation(self) -> Explanation | None:
+        """The explanation of the only row, if it was asked for."""
+        return self.only.explanation
+
+    def to_frame(self) -> Any:
+        """A DataFrame: the label, then one probability column a class."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [{"label": p.label, **p.probabilities} for p in self.items],
+        )
+
+    def card(self) -> Card:
+        return prediction_card(self.items, truth=self.truth)
