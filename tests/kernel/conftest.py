@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -133,8 +136,6 @@ class Notebook:
 @pytest.fixture(scope="module")
 def kernel_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A kernel's own home: no state, setting or secret of this user is seen."""
-    import os
-
     home = tmp_path_factory.mktemp("kernel")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("TRUSTSTRAM_", "EDGEML_"))}
     return {
@@ -169,6 +170,9 @@ def open_notebook(kernel_env: dict[str, str]) -> Iterator[Callable[[], Notebook]
         notebook.client.stop_channels()
         notebook.manager.shutdown_kernel(now=True)
         notebook.manager.cleanup_resources()
+    # Last, because a kernel that still works would start it again.
+    stop = "from truststram_lab import sandbox; sandbox.stop()"
+    subprocess.run([sys.executable, "-c", stop], env=kernel_env, check=True)
 
 
 @pytest.fixture(scope="module")

@@ -41,9 +41,7 @@ class Watcher:
 
 @pytest.fixture(scope="module")
 def watcher(open_notebook):
-    found = Watcher(open_notebook())
-    yield found
-    found.notebook.run("%ts_sandbox stop")
+    return Watcher(open_notebook())
 
 
 @pytest.fixture(scope="module")

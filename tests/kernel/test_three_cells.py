@@ -33,8 +33,7 @@ def predict(row: Any) -> str:
 @pytest.fixture(scope="module")
 def three(notebook):
     """The three cells, run once."""
-    yield [notebook.run(code) for code in (SIGN_IN, FEDERATE, predict(example_row()))]
-    notebook.run("%ts_sandbox stop")
+    return [notebook.run(code) for code in (SIGN_IN, FEDERATE, predict(example_row()))]
 
 
 def test_the_three_cells_sign_in_federate_and_explain(three):

@@ -90,7 +90,7 @@ class PlatformProcess:
         key = self.state()["api_key"] if token == "owner" else token
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         made = httpx.Client(
-            base_url=self.url, headers=headers, timeout=60, trust_env=False, **options
+            base_url=self.url, headers=headers, timeout=60, trust_env=False, verify=False, **options
         )
         self._clients.append(made)
         return made

@@ -28,7 +28,7 @@ def rounds_fold(report: RunReport) -> list[Block]:
     )
     left = len(history) - len(shown)
     table = Table(
-        f"The global model on {plural(report.held_out_rows, 'row')} held out, after each round",
+        "After each round",
         (Column("Round", "right"), Column("Accuracy", "right"), Column("Loss", "right")),
         rows,
         f"{plural(left, 'round')} in between left out" if left else "",

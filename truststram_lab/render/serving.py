@@ -112,7 +112,7 @@ def _likely(prediction: Prediction, label: str) -> str:
 
 def _served(prediction: Prediction) -> str:
     took = f", {latency(prediction.latency_ms)}" if prediction.latency_ms > 0 else ""
-    return f"{clip(prediction.model)}:{prediction.version}{took}"
+    return f"by {clip(prediction.model)}:{prediction.version}{took}"
 
 
 def _all_labels(prediction: Prediction, ordered: list[str]) -> Fold:
@@ -143,7 +143,7 @@ def _many(predictions: list[Prediction], truth: Sequence[str]) -> list[Block]:
         Line.of(
             Strong(plural(len(predictions), "prediction")),
             f": {summary}",
-            aside=", ".join(sorted(models)),
+            aside=f"by {', '.join(sorted(models))}",
         )
     ]
     if truth:

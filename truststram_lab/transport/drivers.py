@@ -72,6 +72,10 @@ class _Driver:
         self._engine = Engine(policy)
         self._closed = threading.Event()
         self._siblings: weakref.WeakSet[Self] = weakref.WeakSet()
+        self._renew()
+
+    def _renew(self) -> None:
+        """Start with no connection."""
 
     def sibling(self) -> Self:
         """A driver to the same platform, counted with this one, closed alone or with it."""
@@ -89,16 +93,6 @@ class _Driver:
 
 class HttpDriver(_Driver):
     """Sends calls from any thread over kept connections."""
-
-    def __init__(
-        self,
-        target: TargetProvider,
-        *,
-        policy: RetryPolicy | None = None,
-        traffic: Traffic | None = None,
-    ) -> None:
-        super().__init__(target, policy=policy, traffic=traffic)
-        self._renew()
 
     def _renew(self) -> None:
         self._pid = os.getpid()
@@ -205,12 +199,10 @@ class AsyncHttpDriver(_Driver):
                 step = steps.send(result)
             except StopIteration as done:
                 return cast(T, done.value)
-            if isinstance(step, Resolve):
-                if step.stale is not None:
-                    result = await asyncio.to_thread(self.targets.after, step.stale)
-                else:
-                    known = self.targets.known
-                    result = known or await asyncio.to_thread(self.targets.current)
+            if isinstance(step, Resolve) and step.stale is not None:
+                result = await asyncio.to_thread(self.targets.after, step.stale)
+            elif isinstance(step, Resolve):
+                result = self.targets.known or await asyncio.to_thread(self.targets.current)
             elif isinstance(step, Wait):
                 await asyncio.sleep(step.seconds)
                 result = None
@@ -357,12 +349,8 @@ class _AsyncTransport(httpx.AsyncBaseTransport):
 
 
 def _pool_options(scheme: str, proxy: str | None, network: Any) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "max_connections": _CONNECTIONS,
-        "max_keepalive_connections": _CONNECTIONS,
-        "keepalive_expiry": _KEEP_S,
-        "network_backend": network,
-    }
+    options: dict[str, Any] = {"network_backend": network, "keepalive_expiry": _KEEP_S}
+    options["max_connections"] = options["max_keepalive_connections"] = _CONNECTIONS
     if scheme == "https":
         options["ssl_context"] = tls_context(httpx.create_ssl_context)
     if proxy is not None:

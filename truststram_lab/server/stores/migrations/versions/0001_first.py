@@ -15,6 +15,7 @@ def upgrade() -> None:
     _registry()
     _serving()
     _federation()
+    _runs()
     _rounds()
 
 
@@ -260,7 +261,7 @@ def _federation() -> None:
     )
 
 
-def _rounds() -> None:
+def _runs() -> None:
     op.create_table(
         "runs",
         sa.Column("id", sa.String(length=48), nullable=False),
@@ -307,6 +308,9 @@ def _rounds() -> None:
         sa.UniqueConstraint("run_id", "principal_id", name="uq_run_sites_run_id_principal_id"),
     )
     op.create_index("ix_run_sites_principal_id", "run_sites", ["principal_id"], unique=False)
+
+
+def _rounds() -> None:
     op.create_table(
         "rounds",
         sa.Column("id", sa.String(length=48), nullable=False),
