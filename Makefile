@@ -29,9 +29,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "== 2/3 $(TORCH) (the largest part; a few minutes on a slow line)"
 	@$(BIN)/python -c 'import torch' 2>/dev/null \
-	  || $(PIP) install -q --progress-bar on $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	  || $(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	@echo "== 3/3 truststram-lab and what it needs"
-	@$(PIP) install -q --progress-bar on -c constraints.txt -e '.[dev]'
+	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: $(STAMP)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .render import FOLD_MARK
 
 __all__ = ["main"]
 
@@ -100,26 +102,35 @@ def _save(notebook: Any, save: Path | None) -> None:
         print(f"Saved with its outputs: {save}")
 
 
+def _before_details(text: str) -> str:
+    """What a card says before its details, which are for reading in the notebook."""
+    return text.partition(f"\n{FOLD_MARK}")[0].rstrip()
+
+
 def _printing_client(notebook: Any, total: int) -> Any:
     """A notebook client that prints each cell, its progress, and its results as text."""
     from nbclient import NotebookClient
 
-    class Printing(NotebookClient):  # type: ignore[misc]
-        """Shows a line of progress whenever the headline of a live card changes."""
+    class Printing(NotebookClient):
+        """Shows how far a live card is, on one line of a terminal or a line a round."""
 
         number = 0
         progress = ""
 
         def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
             if msg["msg_type"] == "update_display_data":
-                self._show_progress(msg["content"]["data"].get("text/plain", ""))
+                text = msg["content"]["data"].get("text/plain", "")
+                self._show_progress(next(iter(text.splitlines()), "")[:100])
             return super().process_message(msg, cell, cell_index)
 
-        def _show_progress(self, text: str) -> None:
-            line = next(iter(text.splitlines()), "")[:100]
-            if line != self.progress and sys.stdout.isatty():
+        def _show_progress(self, line: str) -> None:
+            if sys.stdout.isatty():
                 print(f"\r\x1b[K  {line}", end="", flush=True)
-            self.progress = line
+                return
+            found = re.search(r"round \d+/\d+", line)
+            if found and found[0] != self.progress:
+                self.progress = found[0]
+                print(f"  {line}", flush=True)
 
     def started(cell: Any, **_: Any) -> None:
         if cell.cell_type == "code":
@@ -135,7 +146,7 @@ def _printing_client(notebook: Any, total: int) -> Any:
         for output in cell.get("outputs", []):
             text = output.get("text") or output.get("data", {}).get("text/plain", "")
             if text.strip():
-                print(f"\n{text.rstrip()}")
+                print(f"\n{_before_details(text)}")
         print(flush=True)
 
     client = Printing(

@@ -10,6 +10,7 @@ TAGS = {
     "caption", "code", "details", "div", "p", "span", "strong", "summary", "table", "tbody", "td",
     "th", "thead", "tr",
 }  # fmt: skip
+INLINE = {"code", "span", "strong"}
 ATTRIBUTES = {"align": {"left", "right"}, "scope": {"row", "col"}, "style": None}
 STYLES = {
     "border-collapse": r"collapse",
@@ -38,7 +39,7 @@ class StrictReader(HTMLParser):
         assert tag in TAGS, f"<{tag}> is not allowed"
         self.open.append(tag)
         self.seen.append(tag)
-        self.pieces.append("\n" if tag in ("p", "tr", "summary", "caption") else " ")
+        self._apart(tag)
         for name, value in attrs:
             assert name in ATTRIBUTES, f"{name} on <{tag}> is not allowed"
             allowed = ATTRIBUTES[name]
@@ -59,7 +60,11 @@ class StrictReader(HTMLParser):
         assert self.open, f"</{tag}> closes nothing"
         assert self.open[-1] == tag, f"</{tag}> closes <{self.open[-1]}>"
         self.open.pop()
-        self.pieces.append(" ")
+        self._apart(tag)
+
+    def _apart(self, tag: str) -> None:
+        if tag not in INLINE:
+            self.pieces.append(" ")
 
     def handle_data(self, data: str) -> None:
         self.pieces.append(data)

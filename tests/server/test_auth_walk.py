@@ -194,3 +194,17 @@ def test_every_role_is_part_of_the_owners() -> None:
     assert ROLE_SCOPES["member"] < ROLE_SCOPES["owner"]
     assert ROLE_SCOPES["observer"] < ROLE_SCOPES["member"]
     assert "training:participate" not in ROLE_SCOPES["owner"]
+
+
+def test_an_invitation_can_keep_the_former_ones_but_not_forever(platform: PlatformProcess) -> None:
+    run = Run(platform, "kept")
+    first = run.clients[0]
+    invite = {"participants": ["site 1"], "keep": True}
+    path = "/api/v1/federations/kept/invite"
+    tokens = [ok(run.owner.post(path, json=invite))[0]["token"] for _ in range(7)]
+    assert ok(first.get("/api/v1/whoami"))["name"] == "kept/site 1"
+    for token in tokens:
+        assert ok(platform.client(token).get("/api/v1/whoami"))["name"] == "kept/site 1"
+    ok(run.owner.post(path, json=invite))
+    refused(first.get("/api/v1/whoami"), 401, "authentication_failed")
+    assert ok(platform.client(tokens[0]).get("/api/v1/whoami"))["name"] == "kept/site 1"

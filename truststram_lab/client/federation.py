@@ -45,13 +45,15 @@ class Federations(Resource[D]):
         return Call("GET", "/api/v1/federations", Page[Federation], query=query)
 
     @call
-    def invite(self, name: str, participants: Sequence[str]) -> Call[_Invitations]:
-        """A new credential for each participant; an earlier one stops working."""
+    def invite(
+        self, name: str, participants: Sequence[str], *, keep: bool = False
+    ) -> Call[_Invitations]:
+        """A new credential for each participant; an earlier one stops working unless ``keep``."""
         return Call(
             "POST",
             f"/api/v1/federations/{segment(name, 'a federation')}/invite",
             _Invitations,
-            json=Invite(participants=[*participants]),
+            json=Invite(participants=[*participants], keep=keep),
         )
 
 

@@ -13,14 +13,21 @@ import numpy as np
 from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.learning.partition import dirichlet_split, split_by_column, stratified_holdout
 from truststram_lab.preprocessing import fingerprint, infer_signature, target_codes
-from truststram_lab.schemas.federation import DataSource, Split
+from truststram_lab.schemas.federation import CreateRun, DataSource, Split
 from truststram_lab.schemas.registry import Architecture, DenseLayer
 from truststram_lab.schemas.tables import Signature
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Prepared", "SiteData", "default_architecture", "parse_split", "prepare"]
+__all__ = [
+    "Prepared",
+    "SiteData",
+    "default_architecture",
+    "parse_split",
+    "prepare",
+    "prepare_again",
+]
 
 #: Fewer rows than this at a site, and its mean would say something about single people.
 MIN_SITE_ROWS = 5
@@ -146,6 +153,41 @@ def prepare(
         ),
         seed=seed,
     )
+
+
+def prepare_again(frame: pd.DataFrame, plan: CreateRun) -> Prepared:
+    """What :func:`prepare` made when the run of ``plan`` began: the same rows in the same places.
+
+    Raises:
+        InvalidInputError: ``frame`` is not the table that the run began with, or the plan is
+            of no simulation.
+    """
+    source, split = plan.source, plan.split
+    if source is None or split is None:
+        raise InvalidInputError(
+            f"The run of {plan.model} was no simulation, so there is nothing to prepare again."
+        )
+    prepared = prepare(
+        frame,
+        target=plan.signature.target,
+        source_kind=source.kind,
+        source_name=source.name,
+        clients=len(plan.sites),
+        split="dirichlet" if split.alpha is None else f"dirichlet:{split.alpha!r}",
+        by=split.column,
+        positive=plan.signature.positive_class,
+        seed=plan.seed,
+        holdout=split.holdout_fraction,
+        allow_one_class=split.allow_one_class,
+    )
+    same_sites = plan.sites == [site.name for site in prepared.sites]
+    if prepared.source.sha256 != source.sha256 or not same_sites:
+        raise InvalidInputError(
+            f"This table is not the one that the run of {plan.model} began with (its rows or "
+            "columns differ); give the same table, or start a new run.",
+            field="data",
+        )
+    return prepared
 
 
 def default_architecture(width: int, signature: Signature) -> Architecture:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["FederatedRun"]
 
 #: How long ``stop`` waits for the training thread; a step takes milliseconds.
-_STOP_JOIN_S = 1.8
+_STOP_WAIT_S = 1.8
 
 
 class FederatedRun(RunHandle):
@@ -58,6 +58,9 @@ class FederatedRun(RunHandle):
             device=self._device,
             majority_share=self._comparison.majority_share(),
         )
+        # Not Thread.join: an interrupt inside it can make a living thread look ended.
+        self._idle = threading.Event()
+        self._idle.set()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -76,7 +79,7 @@ class FederatedRun(RunHandle):
         state = initial_state(architecture, prepared.seed, local.dtype)
         sites = [site.name for site in prepared.sites]
         client.federations.create(model)
-        client.federations.invite(model, sites)
+        client.federations.invite(model, sites, keep=True)
         plan = CreateRun(
             model=model,
             federation=model,
@@ -99,7 +102,7 @@ class FederatedRun(RunHandle):
     @property
     def active(self) -> bool:
         """Whether this kernel is working on it now."""
-        return self._thread is not None and self._thread.is_alive()
+        return not self._idle.is_set()
 
     def snapshot(self) -> Run:
         """The run as it is now: the platform's state and what this kernel measured."""
@@ -118,7 +121,12 @@ class FederatedRun(RunHandle):
             self._error = None
             self._board.start_clock()
             self._thread = threading.Thread(target=self._work, name=f"run {self.name}", daemon=True)
-            self._thread.start()
+            self._idle.clear()
+            try:
+                self._thread.start()
+            except BaseException:
+                self._idle.set()
+                raise
         return self
 
     def wait(
@@ -132,8 +140,7 @@ class FederatedRun(RunHandle):
             TrustStramException: it failed; the sentence says why.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while self._thread is not None and self._thread.is_alive():
-            self._thread.join(0.1)
+        while not self._idle.wait(0.1):
             if tick is not None:
                 tick()
             if deadline is not None and time.monotonic() > deadline and self.active:
@@ -147,8 +154,8 @@ class FederatedRun(RunHandle):
     def stop(self) -> FederatedRun:
         """Stop within two seconds: the thread ends and nothing is pushed afterwards."""
         self.request_stop()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_STOP_JOIN_S)
+        if self._idle.wait(_STOP_WAIT_S) and self._thread is not None:
+            self._thread.join(0.1)
         if self._run.status in ("statistics", "training"):
             self._settle_stop()
         return self
@@ -212,6 +219,7 @@ class FederatedRun(RunHandle):
                 self._settle_stop()
         finally:
             self._board.stop_clock()
+            self._idle.set()
 
     def _saw(self, run: Run) -> None:
         self._run = run

@@ -87,7 +87,7 @@ class Simulation:
 
     def _connect(self, open_things: ExitStack) -> list[Participant]:
         plan = self._run.plan
-        invitations = self._client.federations.invite(plan.federation, plan.sites)
+        invitations = self._client.federations.invite(plan.federation, plan.sites, keep=True)
         tokens = {invitation.participant: invitation.token for invitation in invitations}
         participants = []
         for index, site in enumerate(self._prepared.sites):

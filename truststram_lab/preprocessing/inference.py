@@ -21,6 +21,9 @@ __all__ = ["fingerprint", "infer_signature", "target_codes"]
 #: More categories than this, and a column names its rows rather than describing them.
 MAX_CATEGORIES = 100
 
+#: As many columns as a sentence lists.
+_SHOWN_COLUMNS = 40
+
 #: More distinct numbers than this, and a target is measured rather than chosen.
 MAX_NUMERIC_CLASSES = 50
 
@@ -114,11 +117,14 @@ def _check_target_name(frame: pd.DataFrame, target: str) -> None:
     if target in frame.columns:
         return
     close = nearest(str(target), frame.columns)
-    hint = f"did you mean {close[0]!r}?" if close else f"the columns are {_few(frame.columns)}."
+    meant = f"did you mean {close[0]!r}? The columns are " if close else "the columns are "
+    shown = [repr(name) for name in frame.columns[:_SHOWN_COLUMNS]]
+    more = len(frame.columns) - len(shown)
     raise InvalidInputError(
-        f"There is no column {target!r} to predict; {hint}",
+        f"There is no column {target!r} to predict; {meant}{', '.join(shown)}"
+        f"{f' and {more} more' if more else ''}.",
         field="target",
-        choices=close or list(frame.columns),
+        choices=close or [str(name) for name in frame.columns],
     )
 
 

@@ -7,8 +7,10 @@ from .card import Card
 from .federation import run_announcement, run_card, runs_card
 from .registry import model_card, models_card
 from .serving import adds_up, deployments_card, prediction_card
+from .text import FOLD_MARK
 
 __all__ = [
+    "FOLD_MARK",
     "Card",
     "adds_up",
     "deployments_card",

@@ -15,7 +15,7 @@ __all__ = ["doctor_card", "identity_card", "notice_card", "sandbox_card", "where
 def identity_card(identity: Identity, *, url: str, notices: Sequence[str] = ()) -> Card:
     """Who is signed in, where, and what to do next."""
     document: list[Block] = [_signed_in(identity, url)]
-    document += [Line.of(f"Note: {notice}") for notice in notices]
+    document += [Line.of(f"Note: {clip(notice, 400)}") for notice in notices]
     document += [
         Line.of("Next: ", Code("%ts_federate breast-cancer")),
         Fold("Details", (_identity_facts(identity, url),)),
@@ -80,7 +80,7 @@ def doctor_card(sections: Mapping[str, Mapping[str, str]]) -> Card:
 
 def notice_card(text: str) -> Card:
     """One sentence; what it says to type stands as it is to be typed."""
-    return make_card("notice", [Line.of(text)], {"text": text})
+    return make_card("notice", [Line.of(clip(text, 2000))], {"text": text})
 
 
 def _signed_in(identity: Identity, url: str = "") -> Line:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .document import Block, Document, Fold, Line
+from .document import Block, Document, Fold, Line, Table
 from .html import to_html
+from .numbers import plural
 from .text import to_text
 
 __all__ = ["MAX_CARD_BYTES", "MAX_DATA_BYTES", "Card", "make_card", "plain_data"]
@@ -58,18 +59,37 @@ def plain_data(model: Any) -> Any:
 
 
 def _fitting(blocks: list[Block], room: int) -> tuple[str, str]:
-    """HTML and text, without the contents of the largest folds if they are too large."""
+    """HTML and text that fit: without the largest folds' contents, then with fewer rows."""
     while True:
         html, text = to_html(blocks), to_text(blocks)
-        folds = [
-            (len(to_html([block])), index, block.summary)
-            for index, block in enumerate(blocks)
-            if isinstance(block, Fold) and block.blocks != _TOO_LARGE
-        ]
-        if not folds or len(html.encode()) + len(text.encode()) <= room:
+        if len(html.encode()) + len(text.encode()) <= room:
             return html, text
-        _, largest, summary = max(folds)
-        blocks[largest] = Fold(summary, _TOO_LARGE)
+        smaller = [(len(to_html([block])), index) for index, block in enumerate(blocks)]
+        folds = [entry for entry in smaller if _opens(blocks[entry[1]])]
+        tables = [entry for entry in smaller if _rows(blocks[entry[1]]) > 1]
+        if not folds and not tables:
+            return html, text
+        _, largest = max(folds or tables)
+        blocks[largest] = _smaller(blocks[largest])
+
+
+def _opens(block: Block) -> bool:
+    return isinstance(block, Fold) and block.blocks != _TOO_LARGE
+
+
+def _rows(block: Block) -> int:
+    return len(block.rows) if isinstance(block, Table) else 0
+
+
+def _smaller(block: Block) -> Block:
+    if isinstance(block, Fold):
+        return Fold(block.summary, _TOO_LARGE)
+    if isinstance(block, Table):
+        kept = len(block.rows) // 2
+        cut = f"{plural(len(block.rows) - kept, 'row')} left out, too large for a notebook"
+        rest = f"{cut}; {block.rest}" if block.rest else cut
+        return replace(block, rows=block.rows[:kept], rest=rest)
+    return block
 
 
 def _fitting_data(data: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,6 @@ __all__ = [
     "Table",
     "facts",
     "inlines",
-    "words",
 ]
 
 
@@ -127,8 +126,3 @@ def facts(caption: str, rows: Iterable[tuple[str, Cell]]) -> Table:
 def inlines(cell: Cell) -> tuple[Inline, ...]:
     """A cell's inlines."""
     return cell if isinstance(cell, tuple) else (cell,)
-
-
-def words(cell: Cell) -> str:
-    """A cell's plain text."""
-    return "".join(part if isinstance(part, str) else part.text for part in inlines(cell))

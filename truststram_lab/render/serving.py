@@ -9,7 +9,7 @@ from ..schemas.serving import Deployment, Explanation, Prediction
 from .card import Card, make_card, plain_data
 from .document import Block, Cell, Code, Column, Fold, Line, Strong, Table, facts
 from .explanations import adds_up, explanation_blocks
-from .numbers import clip, count, latency, moment, percent, plural, signed
+from .numbers import clip, count, latency, moment, percent, plural, short_list, signed
 
 __all__ = ["adds_up", "deployments_card", "prediction_card"]
 
@@ -143,7 +143,7 @@ def _many(predictions: list[Prediction], truth: Sequence[str]) -> list[Block]:
         Line.of(
             Strong(plural(len(predictions), "prediction")),
             f": {summary}",
-            aside=f"by {', '.join(sorted(models))}",
+            aside=f"by {short_list(sorted(models))}",
         )
     ]
     if truth:

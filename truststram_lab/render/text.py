@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from .document import Block, Cell, Code, Document, Fold, Line, Table, inlines
 from .numbers import clean
 
-__all__ = ["WIDTH", "to_text", "width_of"]
+__all__ = ["FOLD_MARK", "WIDTH", "to_text", "width_of"]
+
+#: Begins the line that names a card's details, which a page folds away.
+FOLD_MARK = "▸ "
 
 #: Columns a card may take.
 WIDTH = 88
@@ -86,7 +89,8 @@ def _line(line: Line, width: int) -> list[str]:
 
 def _fold(fold: Fold, width: int) -> list[str]:
     inside = _blocks(fold.blocks, width - _INDENT)
-    return [*_wrap(clean(fold.summary), width), *(" " * _INDENT + line for line in inside)]
+    title = FOLD_MARK + clean(fold.summary)
+    return [*_wrap(title, width), *(" " * _INDENT + line for line in inside)]
 
 
 def _table(table: Table, width: int) -> list[str]:

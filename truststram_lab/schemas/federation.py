@@ -27,9 +27,14 @@ class Federation(Schema):
 
 
 class Invite(Request):
-    """Names of participants to issue a credential to (again, if they had one)."""
+    """Names of participants to issue a credential to.
+
+    A former credential stops working, unless ``keep`` says that whoever holds it goes on:
+    another kernel of the same owner may be simulating the same sites.
+    """
 
     participants: list[str] = Field(min_length=1, max_length=10_000)
+    keep: bool = False
 
 
 class Invitation(Schema):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from truststram_lab.exceptions import ConflictError, InvalidInputError, nearest
+from truststram_lab.exceptions import ConflictError, InvalidInputError
 from truststram_lab.federated import FederatedRun
-from truststram_lab.federated.preparation import Prepared, prepare
+from truststram_lab.federated.preparation import prepare, prepare_again
 from truststram_lab.federated.watch import WatchedRun
 from truststram_lab.preprocessing.demo import DEMO_NAMES, load_demo
 from truststram_lab.schemas.federation import LocalTraining, Run
 
 from . import session as sessions
+from .choices import not_an_action
 from .live import follow
 from .results import RunList
 
@@ -88,8 +89,7 @@ def federate(
         former.stop()
     run = FederatedRun.create(session.client, prepared, model=model, rounds=rounds, local=local)
     session.runs[run.name] = run
-    run.start()
-    return run if background else follow(run)
+    return run.start() if background else follow(run, begin=run.start)
 
 
 def runs(
@@ -125,14 +125,8 @@ def runs(
     if action == "resume":
         mine = session.runs.get(name) or _rebuilt(session, name, data)
         session.runs[name] = mine
-        return follow(mine.resume())
-    near = nearest(action, RUN_ACTIONS, most=1)
-    raise InvalidInputError(
-        f"{action!r} is nothing a run can do; "
-        + (f"did you mean {near[0]!r}?" if near else f"choose {', '.join(RUN_ACTIONS)}."),
-        field="action",
-        choices=list(RUN_ACTIONS),
-    )
+        return follow(mine, begin=mine.resume)
+    raise not_an_action(action, RUN_ACTIONS, "a run")
 
 
 def _table(
@@ -201,8 +195,8 @@ def _watch(watched: WatchedRun) -> WatchedRun:
     from truststram_lab.widgets import view_of
 
     view = view_of(watched)
-    view.show()
     try:
+        view.show()
         watched.follow(tick=view.refresh)
     except KeyboardInterrupt:
         # Looking away does not stop somebody else's run.
@@ -215,8 +209,8 @@ def _watch(watched: WatchedRun) -> WatchedRun:
 def _rebuilt(session: sessions.Session, name: str, data: pd.DataFrame | None) -> FederatedRun:
     """The run of a kernel that is gone, on the same rows dealt to the same sites again."""
     run = session.client.runs.get(name)
-    source, split = run.plan.source, run.plan.split
-    if source is None or split is None:
+    source = run.plan.source
+    if source is None:
         raise ConflictError(
             f"Run {name} was no simulation, so its sites resume it themselves; "
             f"watch it with %ts_runs {name} watch."
@@ -228,29 +222,4 @@ def _rebuilt(session: sessions.Session, name: str, data: pd.DataFrame | None) ->
             field="data",
         )
     frame = load_demo(source.name).frame if data is None else data
-    prepared = prepare(
-        frame,
-        target=run.plan.signature.target,
-        source_kind=source.kind,
-        source_name=source.name,
-        clients=len(run.plan.sites),
-        split=f"dirichlet:{split.alpha}" if split.alpha is not None else "dirichlet",
-        by=split.column,
-        positive=run.plan.signature.positive_class,
-        seed=run.plan.seed,
-        holdout=split.holdout_fraction,
-        allow_one_class=split.allow_one_class,
-    )
-    _check_same_rows(name, run, prepared)
-    return FederatedRun(session.client, run, prepared)
-
-
-def _check_same_rows(name: str, run: Run, prepared: Prepared) -> None:
-    assert run.plan.source is not None
-    same_sites = run.plan.sites == [site.name for site in prepared.sites]
-    if prepared.source.sha256 != run.plan.source.sha256 or not same_sites:
-        raise InvalidInputError(
-            f"This table is not the one that run {name} began with (its rows or columns differ); "
-            "give the same table, or start a new run.",
-            field="data",
-        )
+    return FederatedRun(session.client, run, prepare_again(frame, run.plan))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from truststram_lab.widgets import view_of
@@ -12,16 +13,22 @@ if TYPE_CHECKING:
 __all__ = ["follow"]
 
 
-def follow(run: FederatedRun) -> FederatedRun:
+def follow(run: FederatedRun, *, begin: Callable[[], object] | None = None) -> FederatedRun:
     """Show the run live and wait for it; Kernel > Interrupt stops it within two seconds.
+
+    Args:
+        begin: starts or resumes the run; inside the guard, so that an interrupt at any
+            moment finds a run that it stops.
 
     Raises:
         RunStoppedError: it was stopped; the sentence says how to resume.
         TrustStramException: it failed; the sentence says why.
     """
     view = view_of(run)
-    view.show()
     try:
+        if begin is not None:
+            begin()
+        view.show()
         run.wait(tick=view.refresh)
     except KeyboardInterrupt:
         run.stop()

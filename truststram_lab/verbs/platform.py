@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from truststram_lab import sandbox as process
-from truststram_lab.exceptions import InvalidInputError, UsageError, nearest
+from truststram_lab.exceptions import UsageError
 
+from .choices import not_an_action
 from .results import Notice, SandboxStatus
 
 __all__ = ["SANDBOX_ACTIONS", "sandbox"]
@@ -37,13 +38,7 @@ def sandbox(action: str = "status", *, yes: bool = False) -> SandboxStatus | Not
             )
         process.reset(confirm=True)
         return Notice("The sandbox is empty; sign in again with %ts_login --sandbox.")
-    near = nearest(action, SANDBOX_ACTIONS, most=1)
-    raise InvalidInputError(
-        f"{action!r} is nothing the sandbox can do; "
-        + (f"did you mean {near[0]!r}?" if near else f"choose {', '.join(SANDBOX_ACTIONS)}."),
-        field="action",
-        choices=list(SANDBOX_ACTIONS),
-    )
+    raise not_an_action(action, SANDBOX_ACTIONS, "the sandbox")
 
 
 def _status() -> SandboxStatus:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from truststram_lab.exceptions import InvalidInputError
+from truststram_lab.federated.preparation import prepare_again
+from truststram_lab.preprocessing.demo import load_demo
 
 from . import session as sessions
 from .live import follow
@@ -33,7 +35,7 @@ def predict(
     Args:
         model: ``name`` (what its endpoint serves) or ``name:version``.
         data: a dict of column to value, a list of them, or a DataFrame.
-        example: take a row of the demo data that the model was trained on, instead.
+        example: take a row of the demo data that was held out before training, instead.
         explain: add the contribution of every column.
         explain_class: the class to explain; else the positive, or the predicted one.
 
@@ -52,7 +54,7 @@ def predict(
         )
     truth: list[str] = []
     if example:
-        data, label = _example(session.client.models.version(*_split(model)))
+        data, label = _example(session, session.client.models.version(*_split(model)))
         truth = [label]
     rows = _rows(data)
     found = session.client.inference.batch_predict(
@@ -80,6 +82,12 @@ def _rows(data: Any) -> list[dict[str, Any]]:
         )
     if not rows:
         raise InvalidInputError("There is no row to predict; give at least one.")
+    for place, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise InvalidInputError(
+                f"Row {place} is a {type(row).__name__}; give every row as a dict of column "
+                "to value."
+            )
     return [{str(key): _plain(value) for key, value in row.items()} for row in rows]
 
 
@@ -88,24 +96,16 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _example(version: ModelVersion) -> tuple[dict[str, Any], str]:
-    """A held-out-like row of the model's demo data, by the recorded run; and its true label."""
-    from truststram_lab.preprocessing.demo import DEMO_NAMES, load_demo
-
+def _example(session: sessions.Session, version: ModelVersion) -> tuple[dict[str, Any], str]:
+    """The first of the rows that the model's run held out, and its true label."""
     run_name = version.lineage.run
-    session = sessions.require("predicting")
-    source = session.client.runs.get(run_name).plan.source if run_name else None
-    if source is None or source.kind != "demo" or source.name not in DEMO_NAMES:
+    plan = session.client.runs.get(run_name).plan if run_name else None
+    if plan is None or plan.source is None or plan.source.kind != "demo":
         raise InvalidInputError(
             f"{version.model} was not trained on demo data, so there is no example row; "
-            f"give one: %%ts_predict {version.model} with a JSON object of "
+            f"give one: %%ts_predict {version.model} with a JSON object of its "
             f"{len(version.signature.columns)} columns."
         )
-    demo = load_demo(source.name)
-    names = [column.name for column in version.signature.columns]
-    row = _rows(demo.frame.loc[[_EXAMPLE_ROW], names])[0]
-    return row, str(demo.frame[demo.target].iloc[_EXAMPLE_ROW])
-
-
-#: A fixed row, so that re-running a notebook shows the same case.
-_EXAMPLE_ROW = 0
+    held_out = prepare_again(load_demo(plan.source.name).frame, plan).held_out
+    row = _rows(held_out.frame.iloc[[0]])[0]
+    return row, plan.signature.classes[int(held_out.codes[0])]

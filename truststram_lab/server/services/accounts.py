@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, func, insert, select, update
 
 from truststram_lab.exceptions import AuthenticationError
 from truststram_lab.schemas.accounts import Identity, Role
@@ -153,20 +153,20 @@ class AccountsService:
 
     @staticmethod
     def issue(
-        connection: Connection, principal_ids: Sequence[str], prefix: str, now: str
+        connection: Connection,
+        principal_ids: Sequence[str],
+        prefix: str,
+        now: str,
+        *,
+        keep: int = 0,
     ) -> list[str]:
-        """A new token for each principal, in order; their former ones stop working.
+        """A new token for each principal, in order; of the former ones the newest ``keep`` stay.
 
         Call ``forget`` after the commit.
         """
         tokens = [f"{prefix}_{secrets.token_urlsafe(32)}" for _ in principal_ids]
         for start in range(0, len(principal_ids), 500):
-            some = list(principal_ids[start : start + 500])
-            connection.execute(
-                update(credentials)
-                .where(credentials.c.principal_id.in_(some), credentials.c.revoked_at.is_(None))
-                .values(revoked_at=now)
-            )
+            _revoke(connection, principal_ids[start : start + 500], keep, now)
         connection.execute(
             insert(credentials),
             [
@@ -253,3 +253,28 @@ def _login_name() -> str:
         return getpass.getuser()[:100]
     except (OSError, KeyError):  # an account without a name, as in some containers
         return "owner"
+
+
+def _revoke(connection: Connection, principal_ids: Sequence[str], keep: int, now: str) -> None:
+    """Revoke the principals' credentials, but for the newest ``keep`` of each."""
+    age = (
+        func.row_number()
+        .over(
+            partition_by=credentials.c.principal_id,
+            order_by=(credentials.c.created_at.desc(), credentials.c.id.desc()),
+        )
+        .label("age")
+    )
+    valid = (
+        select(credentials.c.id, age)
+        .where(
+            credentials.c.principal_id.in_(list(principal_ids)),
+            credentials.c.revoked_at.is_(None),
+        )
+        .subquery()
+    )
+    connection.execute(
+        update(credentials)
+        .where(credentials.c.id.in_(select(valid.c.id).where(valid.c.age > keep)))
+        .values(revoked_at=now)
+    )

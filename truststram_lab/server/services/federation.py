@@ -27,6 +27,9 @@ __all__ = ["FederationService", "find_federation"]
 
 _NAME_LIMIT = 100
 
+#: Former credentials of a site that go on working when an invitation keeps them.
+_KEPT_CREDENTIALS = 7
+
 
 class FederationService:
     """Who trains together."""
@@ -70,7 +73,9 @@ class FederationService:
             return _view(connection, row)
 
     def invite(self, organisation_id: str, ref: str, request: Invite) -> list[Invitation]:
-        """A credential for each participant, in the order asked for; former ones stop working.
+        """A credential for each participant, in the order asked for.
+
+        Former ones stop working, or all but the newest few when the request keeps them.
 
         Raises:
             InvalidInputError: a name is empty, too long, not printable, or comes twice.
@@ -92,7 +97,13 @@ class FederationService:
             fresh = {name: new_id("sit") for name in names if name not in known}
             _insert_participants(connection, federation, fresh, now)
             known |= fresh
-            tokens = self._accounts.issue(connection, [known[name] for name in names], "tss", now)
+            tokens = self._accounts.issue(
+                connection,
+                [known[name] for name in names],
+                "tss",
+                now,
+                keep=_KEPT_CREDENTIALS if request.keep else 0,
+            )
         self._accounts.forget()
         return [
             Invitation(participant=name, token=token)
