@@ -110,6 +110,7 @@ def _before_details(text: str) -> str:
 def _printing_client(notebook: Any, total: int) -> Any:
     """A notebook client that prints each cell, its progress, and its results as text."""
     from nbclient import NotebookClient
+    from traitlets.config import Config
 
     class Printing(NotebookClient):
         """Shows how far a live card is, on one line of a terminal or a line a round."""
@@ -151,6 +152,8 @@ def _printing_client(notebook: Any, total: int) -> Any:
 
     client = Printing(
         notebook,
+        # Files instead of ports: nobody else on this computer can listen.
+        config=Config({"KernelManager": {"transport": "ipc"}}),
         timeout=600,
         kernel_name="python3",
         resources={"metadata": {"path": str(Path.cwd())}},

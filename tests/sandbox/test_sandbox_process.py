@@ -337,3 +337,16 @@ def test_a_key_to_another_platform_does_not_reach_the_process(home, monkeypatch)
     if not environ.exists():
         pytest.skip("needs /proc")
     assert b"tsk_production" not in environ.read_bytes()
+
+
+@pytest.mark.parametrize(("version", "replaced"), [("4.3.9", True), ("99.0.0", False)])
+def test_an_older_version_is_replaced_with_its_state_and_a_newer_one_is_used(
+    home, version, replaced
+):
+    first = sandbox.ensure()
+    path = home / "sandbox.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": version}))
+    second = sandbox.ensure()
+    assert (second.pid != first.pid) is replaced
+    assert second.api_key == first.api_key
+    assert is_alive(first.pid) is not replaced

@@ -81,6 +81,17 @@ class Board:
             for name in self._sites:
                 self._update(name, status=status)
 
+    def round_opened(self, pushed: list[str]) -> None:
+        """A round begins, or goes on with the sites that have pushed already."""
+        with self._lock:
+            for name in self._sites:
+                self._update(name, status="pushed" if name in pushed else "waiting")
+
+    def pushed(self) -> list[str]:
+        """The sites whose update of this round is in, in the plan's order."""
+        with self._lock:
+            return [name for name, site in self._sites.items() if site.status == "pushed"]
+
     def round_scored(self, number: int, evaluated: Evaluated) -> None:
         """The global model after training round ``number``; once a round."""
         with self._lock:

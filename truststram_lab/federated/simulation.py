@@ -114,6 +114,7 @@ class Simulation:
                 raise TrustStramException(f"Run {run.name} failed: {run.reason}")
             if run.status == "stopped" or self._stop.is_set():
                 raise Stopped
+            self._board.round_opened(run.pushed)
             # A list, not a generator: every site gets its turn.
             worked = [self._turn(participant, run) for participant in participants]
             if any(worked):
@@ -135,6 +136,8 @@ class Simulation:
             if participant.perform(assignment) is None:
                 raise Stopped
             self._note(participant, "pushed")
+            run = run.model_copy(update={"pushed": self._board.pushed()})
+            self._on_run(run)
         return bool(mine)
 
     def _score_former_round(self, assignment: Assignment) -> None:

@@ -232,13 +232,21 @@ def _result(run: Run) -> list[Block]:
     if run.model_version is None:
         return []
     saved = f"{run.plan.model}:{run.model_version}"
+    demo = run.plan.source is not None and run.plan.source.kind == "demo"
+    predict = (
+        f"%ts_predict {run.plan.model} --example --explain"
+        if demo
+        else f"%%ts_predict {run.plan.model} --explain"
+    )
+    following: list[Block] = [Line.of("Next: ", Code(predict))] if run.deployed else []
     return [
         Line.of(
             "Saved ",
             Strong(saved),
             ", deployed here. " if run.deployed else ", not deployed: nothing is served by name. ",
             f"Run {run.name}.",
-        )
+        ),
+        *following,
     ]
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from truststram_lab import config
+from truststram_lab import __version__, config
 from truststram_lab.exceptions import (
     ConfigurationError,
     InvalidInputError,
@@ -45,7 +46,8 @@ def ensure(home: Path | None = None, *, deadline_s: float = _START_S) -> Sandbox
     """The running sandbox; started when there is none.
 
     Processes that call at the same time end up with the same one. A warm call costs one
-    small request on a kept connection.
+    small request on a kept connection. One of an older version than this package's is
+    replaced and its state migrated; a newer one understands this package.
 
     Args:
         home: folder of its state; ``config.home()`` by default.
@@ -58,11 +60,16 @@ def ensure(home: Path | None = None, *, deadline_s: float = _START_S) -> Sandbox
     """
     folder = open_home(home or config.home())
     found = _running(folder, time.monotonic() + deadline_s)
-    if found is not None:
+    if found is not None and not _is_older(found):
         return found
     deadline = time.monotonic() + deadline_s
     with _locked(folder, deadline):
-        return _running(folder, deadline) or _start(folder, deadline)
+        found = _running(folder, deadline)
+        if found is not None and _is_older(found):
+            # It may not know what this package asks for; the new one takes over its state.
+            _end(found, time.monotonic() + _STOP_S)
+            found = None
+        return found or _start(folder, deadline)
 
 
 def status(home: Path | None = None) -> SandboxState | None:
@@ -87,22 +94,7 @@ def stop(home: Path | None = None) -> bool:
         state = status(folder)
         if state is None:
             return False
-        _ask_to_leave(state)
-        halfway = time.monotonic() + _STOP_S / 2
-        deadline = halfway + _STOP_S / 2
-        while is_alive(state.pid):
-            now = time.monotonic()
-            if now > deadline:
-                raise RequestTimeoutError(
-                    f"The sandbox (process {state.pid}) is still at work after {_STOP_S:g} s; "
-                    "stop it again."
-                )
-            # The number may belong to another process by now: only who answers as the
-            # sandbox is told to go.
-            if now > halfway and ask(state) == "ours":
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(state.pid, signal.SIGTERM)
-            time.sleep(_TICK_S)
+        _end(state, time.monotonic() + _STOP_S)
         return True
 
 
@@ -206,6 +198,33 @@ def _give_up(process: subprocess.Popen[bytes]) -> None:
         process.wait(2.0)
     except subprocess.TimeoutExpired:
         process.kill()
+
+
+def _is_older(state: SandboxState) -> bool:
+    return _numbers(state.version) < _numbers(__version__)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
+
+
+def _end(state: SandboxState, deadline: float) -> None:
+    """Ask it to leave, insist after half the time, and wait until it is gone."""
+    halfway = time.monotonic() + (deadline - time.monotonic()) / 2
+    _ask_to_leave(state)
+    while is_alive(state.pid):
+        now = time.monotonic()
+        if now > deadline:
+            raise RequestTimeoutError(
+                f"The sandbox (process {state.pid}) is still at work after {_STOP_S:g} s; "
+                "stop it again."
+            )
+        # The number may belong to another process by now: only who answers as the
+        # sandbox is told to go.
+        if now > halfway and ask(state) == "ours":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(state.pid, signal.SIGTERM)
+        time.sleep(_TICK_S)
 
 
 def _ask_to_leave(state: SandboxState) -> None:
