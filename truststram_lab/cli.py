@@ -59,7 +59,7 @@ def _demo(notebook: Path, save: Path | None) -> int:
         former = os.environ.get("TRUSTSTRAM_HOME")
         os.environ["TRUSTSTRAM_HOME"] = str(Path(folder) / "home")
         try:
-            return _execute(notebook, save)
+            return _execute(notebook, save, Path(folder))
         finally:
             stop()
             if former is None:
@@ -68,7 +68,7 @@ def _demo(notebook: Path, save: Path | None) -> int:
                 os.environ["TRUSTSTRAM_HOME"] = former
 
 
-def _execute(path: Path, save: Path | None) -> int:
+def _execute(path: Path, save: Path | None, folder: Path) -> int:
     import nbformat
     from nbclient.exceptions import CellExecutionError
 
@@ -79,7 +79,7 @@ def _execute(path: Path, save: Path | None) -> int:
     code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     print(f"{path.name}: {len(code_cells)} cells on a fresh sandbox of this computer\n")
     started = time.monotonic()
-    client = _printing_client(notebook, len(code_cells))
+    client = _printing_client(notebook, len(code_cells), folder)
     try:
         client.execute()
     except CellExecutionError as error:
@@ -107,7 +107,7 @@ def _before_details(text: str) -> str:
     return text.partition(f"\n{FOLD_MARK}")[0].rstrip()
 
 
-def _printing_client(notebook: Any, total: int) -> Any:
+def _printing_client(notebook: Any, total: int, folder: Path) -> Any:
     """A notebook client that prints each cell, its progress, and its results as text."""
     from nbclient import NotebookClient
     from traitlets.config import Config
@@ -153,7 +153,7 @@ def _printing_client(notebook: Any, total: int) -> Any:
     client = Printing(
         notebook,
         # Files instead of ports: nobody else on this computer can listen.
-        config=Config({"KernelManager": {"transport": "ipc"}}),
+        config=Config({"KernelManager": {"transport": "ipc", "ip": str(folder / "kernel")}}),
         timeout=600,
         kernel_name="python3",
         resources={"metadata": {"path": str(Path.cwd())}},

@@ -125,3 +125,16 @@ def test_a_run_of_a_killed_kernel_is_resumed_in_another(open_notebook, watcher):
     resumed = watcher.notebook.run("%ts_runs orphan-1 resume")
     assert "federated" in resumed.text
     assert watcher.state("orphan-1")["status"] == "completed"
+
+
+def test_an_interrupt_while_torch_is_loading_breaks_nothing(open_notebook):
+    fresh = open_notebook()
+    fresh.run(SIGN_IN)
+    key = fresh.start("%ts_federate breast-cancer --rounds 2 --as early")
+    fresh.until(lambda message: "loading torch" in json.dumps(message["content"]))
+    fresh.interrupt()
+    cell = fresh.finish(key, timeout_s=20)
+    assert cell.error["ename"] == "RunStoppedError"
+    resumed = fresh.run("%ts_runs early-1 resume")
+    assert resumed.error is None
+    assert "federated" in resumed.text

@@ -20,7 +20,7 @@ class Board:
     A resumed run goes on from its former report: time and bytes add up.
     """
 
-    def __init__(self, run: Run, prepared: Prepared, *, device: str, majority_share: float) -> None:
+    def __init__(self, run: Run, prepared: Prepared, *, majority_share: float) -> None:
         self._lock = threading.Lock()
         former = run.report or RunReport()
         known = {site.name: site for site in former.sites}
@@ -41,7 +41,7 @@ class Board:
         self._federated = former.federated
         self._pooled = former.pooled
         self._fixed: dict[str, Any] = {
-            "device": device,
+            "device": former.device,
             "held_out_rows": len(prepared.held_out.codes),
             "majority_share": majority_share,
         }
@@ -80,6 +80,11 @@ class Board:
         with self._lock:
             for name in self._sites:
                 self._update(name, status=status)
+
+    def device(self, name: str) -> None:
+        """The torch device that this kernel trains on; known once torch is loaded."""
+        with self._lock:
+            self._fixed["device"] = name
 
     def round_opened(self, pushed: list[str]) -> None:
         """A round begins, or goes on with the sites that have pushed already."""

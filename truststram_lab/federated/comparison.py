@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from truststram_lab.learning.device import best_device
 from truststram_lab.learning.metrics import log_loss, score
 from truststram_lab.learning.network import Network
 from truststram_lab.learning.statistics import local_moments, merge_moments
@@ -42,16 +43,10 @@ class Comparison:
     """Scores global models and trains the two baselines on this kernel's device."""
 
     def __init__(
-        self,
-        prepared: Prepared,
-        plan: CreateRun,
-        *,
-        device: str,
-        should_stop: Callable[[], bool],
+        self, prepared: Prepared, plan: CreateRun, *, should_stop: Callable[[], bool]
     ) -> None:
         self._prepared = prepared
         self._plan = plan
-        self._device = device
         self._should_stop = should_stop
 
     def evaluate(self, state: State, statistics: Statistics) -> Evaluated:
@@ -97,7 +92,7 @@ class Comparison:
             site.codes,
             local,
             round_seed(plan.seed, index, _BASELINE_ROUND),
-            self._device,
+            best_device(),
             self._should_stop,
         )
         return self.evaluate(trained, own).score

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from truststram_lab.learning import weights
+from truststram_lab.learning.device import best_device
 from truststram_lab.learning.statistics import local_moments
 from truststram_lab.learning.training import round_seed, train
 from truststram_lab.preprocessing import TableEncoder
@@ -29,7 +30,6 @@ class Participant:
         data: the site's rows; they stay in this object.
         index: the site's place in the plan, part of its random seeds.
         client: the site's own authenticated connection.
-        device: torch device to train on.
         should_stop: asked before each optimizer step and before each push.
     """
 
@@ -39,13 +39,11 @@ class Participant:
         index: int,
         client: ParticipantClient,
         *,
-        device: str,
         should_stop: Callable[[], bool],
     ) -> None:
         self.data = data
         self.index = index
         self.client = client
-        self._device = device
         self._should_stop = should_stop
         self._encoded: tuple[str, np.ndarray] | None = None
 
@@ -73,7 +71,7 @@ class Participant:
                 self.data.codes,
                 assignment.local,
                 round_seed(assignment.seed, self.index, assignment.number),
-                self._device,
+                best_device(),
                 self._should_stop,
             )
             update = weights.delta(base, trained)

@@ -15,7 +15,6 @@ from truststram_lab.exceptions import (
     TrustStramException,
 )
 from truststram_lab.learning import weights
-from truststram_lab.learning.device import best_device
 from truststram_lab.learning.training import Stopped, initial_state
 from truststram_lab.preprocessing import encoded_width
 from truststram_lab.render import Card, run_card
@@ -35,6 +34,9 @@ __all__ = ["FederatedRun"]
 #: How long ``stop`` waits for the training thread; a step takes milliseconds.
 _STOP_WAIT_S = 1.8
 
+#: How long a thread that was told to stop may still be loading torch.
+_LOADING_S = 60.0
+
 
 class FederatedRun(RunHandle):
     """A simulated federation that trains one model; new from :meth:`create`, or built on
@@ -47,15 +49,11 @@ class FederatedRun(RunHandle):
     def __init__(self, client: TrustStramClient, run: Run, prepared: Prepared) -> None:
         super().__init__(client, run)
         self._prepared = prepared
-        self._device = best_device()
         self._stop = threading.Event()
-        self._comparison = Comparison(
-            prepared, run.plan, device=self._device, should_stop=self._stop.is_set
-        )
+        self._comparison = Comparison(prepared, run.plan, should_stop=self._stop.is_set)
         self._board = Board(
             run,
             prepared,
-            device=self._device,
             majority_share=self._comparison.majority_share(),
         )
         # Not Thread.join: an interrupt inside it can make a living thread look ended.
@@ -170,6 +168,8 @@ class FederatedRun(RunHandle):
         Raises:
             ConflictError: the run is already done.
         """
+        if self._stop.is_set() and not self._idle.wait(_LOADING_S):
+            raise ConflictError(f"Run {self.name} is still stopping; resume it in a moment.")
         if self.active:
             return self
         run = self._client.runs.get(self.name)
@@ -202,7 +202,6 @@ class FederatedRun(RunHandle):
             self._prepared,
             self._comparison,
             self._board,
-            device=self._device,
             stop=self._stop,
             on_run=self._saw,
         )

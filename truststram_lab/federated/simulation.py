@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from truststram_lab.exceptions import TrustStramException
 from truststram_lab.learning import weights
+from truststram_lab.learning.device import best_device
 from truststram_lab.learning.training import Stopped
 from truststram_lab.schemas.federation import Assignment, Run
 
@@ -42,7 +43,6 @@ class Simulation:
         comparison: Comparison,
         board: Board,
         *,
-        device: str,
         stop: threading.Event,
         on_run: Callable[[Run], None],
     ) -> None:
@@ -51,7 +51,6 @@ class Simulation:
         self._prepared = prepared
         self._comparison = comparison
         self._board = board
-        self._device = device
         self._stop = stop
         self._on_run = on_run
 
@@ -66,6 +65,7 @@ class Simulation:
             self._watch(open_things)
             if self._run.status != "completed":
                 participants = self._connect(open_things)
+                self._load_torch()
                 self._train(participants)
             self._board.all_sites("done")
             self._score_final()
@@ -99,11 +99,15 @@ class Simulation:
                     site,
                     index,
                     connection,
-                    device=self._device,
                     should_stop=self._stop.is_set,
                 )
             )
         return participants
+
+    def _load_torch(self) -> None:
+        # Seconds, on this thread: an interrupt of the cell cannot break an import half done.
+        self._board.progress = "loading torch"
+        self._board.device(best_device())
 
     def _train(self, participants: list[Participant]) -> None:
         while True:

@@ -75,6 +75,10 @@ def platform_fold(run: Run) -> Fold:
             "Of each site, every round: the change of the network's weights, with the number of "
             "rows and the training loss."
         ),
+        Line.of(
+            "Of the owner, who announced the run: the columns' names and categories, a hash of the "
+            "table, and what this card shows, the scores and each site's rows by class."
+        ),
         Line.of("Never a row, and no smallest or largest value of a column."),
         Line.of(
             "It could read every update: no noise was added, nothing was encrypted against it."
