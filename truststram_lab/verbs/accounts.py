@@ -57,7 +57,7 @@ def login(*, sandbox: bool = False, url: str | None = None, api_key: str | None 
     except BaseException:
         client.close()
         raise
-    sessions.start(client, identity)
+    client = sessions.start(client, identity).client
     key = None if base_url is None else setting("API_KEY", api_key).value
     # Kept only once it has proved right.
     notice = None if key is None else TokenStore().set(client.base_url, key)

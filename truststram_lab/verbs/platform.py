@@ -5,6 +5,7 @@ from __future__ import annotations
 from truststram_lab import sandbox as process
 from truststram_lab.exceptions import UsageError
 
+from . import session as sessions
 from .choices import not_an_action
 from .results import Notice, SandboxStatus
 
@@ -23,7 +24,12 @@ def sandbox(action: str = "status", *, yes: bool = False) -> SandboxStatus | Not
         return _status()
     if action == "status":
         return _status()
+    session = sessions.current()
+    here = session is not None and session.client.environment == "sandbox"
     if action == "stop":
+        if session is not None and here:
+            # Else a run that goes on would start it again at once.
+            sessions.stop_runs(session)
         return Notice(
             "The sandbox is stopped; the next command that needs it starts it with all its state."
             if process.stop()
@@ -36,6 +42,8 @@ def sandbox(action: str = "status", *, yes: bool = False) -> SandboxStatus | Not
                 "if that is wanted: %ts_sandbox reset --yes.",
                 field="yes",
             )
+        if here:
+            sessions.end()
         process.reset(confirm=True)
         return Notice("The sandbox is empty; sign in again with %ts_login --sandbox.")
     raise not_an_action(action, SANDBOX_ACTIONS, "the sandbox")

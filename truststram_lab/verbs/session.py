@@ -6,6 +6,7 @@ import atexit
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from truststram_lab.config import home
 from truststram_lab.exceptions import NotSignedInError
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from truststram_lab.federated import FederatedRun
     from truststram_lab.schemas.accounts import Identity
 
-__all__ = ["Session", "current", "end", "require", "start"]
+__all__ = ["Session", "current", "end", "require", "start", "stop_runs"]
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Session:
 
     client: TrustStramClient
     identity: Identity
+    place: tuple[str, str] = field(repr=False)
     runs: dict[str, FederatedRun] = field(default_factory=dict)
 
     def active_run(self, model: str) -> FederatedRun | None:
@@ -51,19 +53,31 @@ def require(doing: str) -> Session:
 
 
 def start(client: TrustStramClient, identity: Identity) -> Session:
-    """Make this the session; runs of the same platform are kept, so a cell can be re-run."""
+    """Make this the session. Signing in again at the same place keeps the session and its runs.
+
+    Returns:
+        The session; its client is the former one where that still serves, and ``client`` is
+        closed then.
+    """
     global _session
+    place = _place_of(client)
     former = _session
-    _session = Session(client, identity)
+    if former is not None and former.place == place:
+        client.close()
+        former.identity = identity
+        return former
+    _session = Session(client, identity, place)
     if former is not None:
-        if former.client.base_url == client.base_url:
-            _session.runs.update(former.runs)
-            # Their threads still use the former client; it is closed with the last of them.
-            if not any(run.active for run in former.runs.values()):
-                former.client.close()
-        else:
-            _stop_all(former)
+        _stop_all(former)
     return _session
+
+
+def _place_of(client: TrustStramClient) -> tuple[str, str]:
+    """What makes two clients the same: the sandbox's folder, or an address and its key."""
+    if client.environment == "sandbox":
+        return "sandbox", str(home())
+    target = client.target.current()
+    return target.base_url, target.token or ""
 
 
 def end() -> Session | None:
@@ -75,10 +89,15 @@ def end() -> Session | None:
     return former
 
 
-def _stop_all(session: Session) -> None:
+def stop_runs(session: Session) -> None:
+    """Stop what this kernel works on; each run can be resumed."""
     for run in session.runs.values():
         if run.active:
             run.stop()
+
+
+def _stop_all(session: Session) -> None:
+    stop_runs(session)
     session.client.close()
 
 
