@@ -123,7 +123,12 @@ def _state_lines(run: Run, progress: str | None) -> list[Block]:
         else f"round {_current(run)} of {run.plan.rounds}"
     )
     doing = clip(progress, 200) if progress else what
-    return [Line.of(f"Run {name}: {doing}"), Line.of(_waiting(run))]
+    # A page that is reloaded gets no more updates of a cell that it did not start.
+    return [
+        Line.of(f"Run {name}: {doing}"),
+        Line.of(_waiting(run)),
+        Line.of("Page reloaded? Follow it with ", Code(f"%ts_runs {name} watch")),
+    ]
 
 
 def _current(run: Run) -> int:
