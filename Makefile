@@ -2,7 +2,7 @@
 #
 #   make demo    environment, first tutorial against a fresh sandbox, the numbers
 #   make lab     JupyterLab on that tutorial
-#   make test    the test suite
+#   make test    the test suite; make test-all drives a real browser, too
 #   make lint    ruff, mypy, import contracts
 #   make bench   benchmarks, with their raw logs
 #
@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 STAMP := $(VENV)/.installed
 
-.PHONY: demo lab test test-fast lint bench clean env
+.PHONY: demo lab test test-all lint bench panel clean env
 
 env: $(STAMP)
 
@@ -32,6 +32,9 @@ $(STAMP): pyproject.toml constraints.txt
 	  || $(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	@echo "== 3/3 truststram-lab and what it needs"
 	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@mkdir -p $(VENV)/share/jupyter/labextensions $(VENV)/etc/jupyter/jupyter_server_config.d
+	@ln -sfn "$(CURDIR)/truststram_lab/labextension" $(VENV)/share/jupyter/labextensions/truststram-lab
+	@cp truststram_lab/_jupyter/server-config/*.json $(VENV)/etc/jupyter/jupyter_server_config.d/
 	@touch $@
 
 demo: $(STAMP)
@@ -41,7 +44,15 @@ lab: $(STAMP)
 	@$(BIN)/truststram-lab lab
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --ignore=tests/ui $(PYTEST_ARGS)
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest tests/ui $(PYTEST_ARGS)
+
+# Build the JupyterLab extension anew (node 20); the bundle is committed.
+panel: $(STAMP)
+	cd labextension && export PATH="$(CURDIR)/$(BIN):$$PATH" && jlpm install --immutable \
+	  && jlpm types && jlpm build:prod
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -69,3 +69,8 @@ def load_ipython_extension(shell: Any) -> None:
 def unload_ipython_extension(shell: Any) -> None:
     """``%unload_ext truststram_lab``: take the magics and their completion away again."""
     import_module(f"{__name__}.magics").unregister(shell)
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    """Where Jupyter Server finds its part; nothing is loaded for saying so."""
+    return [{"module": f"{__name__}._jupyter"}]

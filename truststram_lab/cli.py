@@ -1,8 +1,15 @@
-"""``truststram-lab demo`` and ``truststram-lab lab``: the first tutorial, run or opened."""
+"""``truststram-lab``: the first tutorial run or opened, a team's platform, and a report.
+
+truststram-lab demo | lab              the first tutorial, executed or in JupyterLab
+truststram-lab serve --home DIR ...    a standing platform for a team
+truststram-lab setup --url URL         become its first administrator
+truststram-lab openapi | doctor        the API's description; a report that is safe to paste
+"""
 
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
 import re
 import subprocess
@@ -11,10 +18,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
+from .exceptions import InvalidInputError, TrustStramException
 from .render import FOLD_MARK
+
+if TYPE_CHECKING:
+    from .schemas.setup import SetUp
 
 __all__ = ["main"]
 
@@ -23,6 +34,30 @@ TUTORIAL = "01_three_cells.ipynb"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["serve"]:
+        _become_platform(given)  # which parses its own options
+    chosen = _parser().parse_args(given)
+    try:
+        if chosen.command == "demo":
+            return _demo(chosen.notebook or _tutorial(), chosen.save)
+        if chosen.command == "setup":
+            return _set_up(chosen.url, chosen.name)
+        if chosen.command == "doctor":
+            return _doctor()
+    except TrustStramException as error:
+        print(error.message, file=sys.stderr)
+        return 1
+    if chosen.command == "openapi":
+        _become_platform(["--openapi"])
+    # In a container everything is the administrator's, and JupyterLab wants to be told.
+    root = ["--allow-root"] if os.geteuid() == 0 else []
+    return subprocess.call(  # noqa: S603 - our own interpreter and notebook
+        [sys.executable, "-m", "jupyterlab", str(_tutorial()), *root, *chosen.options]
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="truststram-lab", description="Trustworthy federated learning inside the notebook."
     )
@@ -33,12 +68,105 @@ def main(arguments: Sequence[str] | None = None) -> int:
     demo.add_argument("--save", type=Path, help="where to save the executed copy")
     lab = commands.add_parser("lab", help="open JupyterLab on the first tutorial")
     lab.add_argument("options", nargs=argparse.REMAINDER, help="passed on to JupyterLab")
-    chosen = parser.parse_args(arguments)
-    if chosen.command == "demo":
-        return _demo(chosen.notebook or _tutorial(), chosen.save)
-    return subprocess.call(  # noqa: S603 - our own interpreter and notebook
-        [sys.executable, "-m", "jupyterlab", str(_tutorial()), *chosen.options]
+    commands.add_parser("serve", help="a standing platform for a team (see serve --help)")
+    setup = commands.add_parser(
+        "setup",
+        aliases=["admin-key"],
+        help="become a new platform's first administrator; prints the API key",
+        description="Asks for the setup token that the platform's terminal shows at its first "
+        "start, and prints the administrator's API key once.",
     )
+    setup.set_defaults(command="setup")
+    setup.add_argument("--url", required=True, help="address of the platform")
+    setup.add_argument("--name", help="your name there (default: your login name)")
+    commands.add_parser("openapi", help="print the API's OpenAPI document")
+    commands.add_parser("doctor", help="print an environment report that is safe to paste")
+    return parser
+
+
+def _become_platform(arguments: Sequence[str]) -> NoReturn:
+    """Replace this process by the platform's, which is never imported here."""
+    package = str(Path(__file__).resolve().parent.parent)
+    paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    # A key to another platform is none of this one's business.
+    inherited = {name: text for name, text in os.environ.items() if name != "TRUSTSTRAM_API_KEY"}
+    environment = {**inherited, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+    sys.stdout.flush()
+    os.execve(  # noqa: S606 - our own module, no shell
+        sys.executable,
+        [sys.executable, "-P", "-m", "truststram_lab.server", *arguments],
+        environment,
+    )
+
+
+def _set_up(url: str, name: str | None) -> int:
+    from .schemas.setup import Administrator
+    from .transport import Call, Target
+    from .transport.drivers import HttpDriver
+
+    target = Target(url)
+    driver = HttpDriver(target)
+    # No key for a repetition: the token itself serves once.
+    call = Call[Administrator](
+        "POST", "/api/v1/setup", Administrator, json=_asked(name), idempotency_key=""
+    )
+    try:
+        made = driver.send(call)
+    finally:
+        driver.close()
+    print(f"{made.identity.name} is the administrator of {target.base_url}. The API key,")
+    print("which is shown this once (the platform keeps only its hash):")
+    print(f"\n    {made.api_key}\n")
+    print(f"In a notebook: set TRUSTSTRAM_API_KEY, then %ts_login --url {target.base_url}")
+    return 0
+
+
+def _asked(name: str | None) -> SetUp:
+    """The request, with the token typed unseen, or read from a pipe."""
+    from pydantic import ValidationError
+
+    from .schemas.setup import SetUp
+
+    typed = getpass.getpass("Setup token: ") if sys.stdin.isatty() else sys.stdin.readline()
+    if not typed.strip():
+        raise InvalidInputError(
+            "No setup token was given; the platform's terminal shows it.", field="token"
+        )
+    try:
+        return SetUp(token=typed.strip(), name=name or getpass.getuser())
+    except ValidationError as error:
+        # Pydantic would show the token.
+        field = str(error.errors(include_input=False)[0]["loc"][0])
+        raise InvalidInputError(
+            "The token or the name is not well-formed; give --name 1 to 100 characters on one "
+            "line, and the token as the platform's terminal shows it.",
+            field=field,
+        ) from None
+
+
+def _doctor() -> int:
+    from . import sandbox
+    from .client import TrustStramClient
+    from .client.diagnostics import environment_report
+    from .config import setting
+    from .render import doctor_card
+
+    client, refused = None, None
+    if setting("BASE_URL").value is not None:
+        try:
+            client = TrustStramClient()
+        except TrustStramException as error:
+            refused = f"no: {type(error).__name__}"
+    report = environment_report(client)
+    if client is not None:
+        client.close()
+    if refused is not None:
+        report["Platform"]["signed in"] = refused
+    state = sandbox.status()
+    running = "not running" if state is None else f"runs, version {state.version}"
+    report["Platform"]["sandbox"] = running
+    print(doctor_card(report).text)
+    return 0
 
 
 def _tutorial() -> Path:

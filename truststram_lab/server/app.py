@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,10 +18,11 @@ from truststram_lab.exceptions import InvalidInputError, NotFoundError, TrustStr
 
 from .deps import Services, validation_problem
 from .http import AccessLog, problem, unexpected
-from .lifecycle import Lifecycle
+from .lifecycle import Lifecycle, ReadinessProbe
+from .openapi import document
 from .routes import accounts, events, federation, health, registry, sandbox, serving
 from .routes.idempotency import Bodies
-from .security import Guard
+from .security import OPEN_DOORS, STANDING_DOORS, Forwarded, Guard
 from .services.accounts import AccountsService
 from .services.aggregation import Advancer
 from .services.events import EventsService, Wakeups
@@ -29,12 +31,12 @@ from .services.registry import RegistryService
 from .services.rounds import RoundsService
 from .services.runs import RunsService
 from .services.serving import ServingService
-from .settings import Settings
+from .settings import Front, Settings
 from .stores.blobs import BlobStore
 from .stores.engine import on_commit, open_engine
 from .stores.migrations import upgrade
 
-__all__ = ["build_app", "build_services"]
+__all__ = ["build_api", "build_app", "build_services", "describe"]
 
 
 def build_services(settings: Settings) -> Services:
@@ -70,15 +72,22 @@ def build_services(settings: Settings) -> Services:
     )
 
 
-def build_app(services: Services, hosts: Collection[str]) -> ASGIApp:
-    """The application: log > guard > bodies > routes.
+def build_app(services: Services, hosts: Collection[str], front: Front | None = None) -> ASGIApp:
+    """The application: log > proxy's headers > guard > bodies > routes.
 
     Args:
         hosts: the ``Host`` values under which it is reached, such as ``127.0.0.1:8080``.
+        front: how a standing platform is reached; None is loopback, without TLS.
     """
+    front = front or Front()
     api = build_api(services)
-    guarded = Guard(Bodies(api, services), services.accounts, hosts)
-    return AccessLog(guarded, services.lifecycle)
+    doors = OPEN_DOORS | STANDING_DOORS if services.settings.standing else OPEN_DOORS
+    layers: ASGIApp = Guard(
+        Bodies(api, services), services.accounts, hosts, scheme=front.scheme, open_doors=doors
+    )
+    if front.behind_proxy:
+        layers = Forwarded(layers, front.proxies, front.scheme)
+    return AccessLog(layers, services.lifecycle)
 
 
 def build_api(services: Services) -> FastAPI:
@@ -93,23 +102,49 @@ def build_api(services: Services) -> FastAPI:
         await run_in_threadpool(services.serving.close)
         services.engine.dispose()
 
-    api = FastAPI(
-        title="TrustStram",
-        version=services.settings.version,
-        lifespan=lifespan,
-        openapi_url="/api/v1/openapi.json",
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
+    settings = services.settings
+    api = _routes(settings.version, standing=settings.standing)
+    api.router.lifespan_context = lifespan
     api.state.services = services
-    for part in (health, accounts, registry, federation, events, sandbox, serving):
-        api.include_router(part.router)
-    api.router.routes.extend(serving.routes)
+    api.state.readiness = ReadinessProbe(services.engine, settings.blobs, services.lifecycle)
     api.add_exception_handler(TrustStramException, _told)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _refused)
     api.add_exception_handler(Exception, _failed)
+    return api
+
+
+def describe(version: str) -> dict[str, Any]:
+    """The OpenAPI document of a standing platform; opens no store and starts nothing."""
+    return _routes(version, standing=True).openapi()
+
+
+class _Api(FastAPI):
+    """FastAPI with a document that also has what it cannot see in the signatures."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, made once."""
+        if not self.openapi_schema:
+            self.openapi_schema = document(super().openapi())
+        return self.openapi_schema
+
+
+def _routes(version: str, *, standing: bool) -> FastAPI:
+    api = _Api(
+        title="TrustStram",
+        version=version,
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    for part in (health, accounts, registry, federation, events, sandbox, serving):
+        api.include_router(part.router)
+    if standing:
+        api.include_router(health.readiness)
+        api.include_router(accounts.first_administrator)
+    api.router.routes.extend(serving.routes)
     return api
 
 

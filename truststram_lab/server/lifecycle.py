@@ -1,12 +1,31 @@
-"""When the process is idle, and how it is told to end."""
+"""When the process is idle, whether it is ready, and how it is told to end."""
 
 from __future__ import annotations
 
+import logging
+import os
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["Lifecycle"]
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from truststram_lab.exceptions import PlatformUnavailableError
+from truststram_lab.schemas.setup import Readiness
+
+from .stores.engine import reading
+from .stores.migrations import REVISIONS
+
+__all__ = ["Lifecycle", "ReadinessProbe"]
+
+log = logging.getLogger(__name__)
+
+#: anybody may ask, so the disk is touched no more often than this
+_PROBE_S = 1.0
 
 
 class Lifecycle:
@@ -62,3 +81,59 @@ class Lifecycle:
             self.closing = True
             for closed in self._closed:
                 closed()
+
+
+class ReadinessProbe:
+    """Tries what every request stands on: the database, its revision, the file store.
+
+    Args:
+        blobs: folder of the files.
+    """
+
+    def __init__(self, engine: Engine, blobs: Path, lifecycle: Lifecycle) -> None:
+        self._engine = engine
+        self._incoming = blobs / "incoming"
+        self._lifecycle = lifecycle
+        self._lock = threading.Lock()
+        self._trouble: str | None = None
+        self._tried_at = float("-inf")
+
+    def check(self) -> Readiness:
+        """All is well, as tried at most a second ago.
+
+        Raises:
+            PlatformUnavailableError: one part does not work; says which, never where it is.
+        """
+        if self._lifecycle.closing:
+            raise PlatformUnavailableError("The platform is ending; ask its next process.")
+        with self._lock:
+            if time.monotonic() - self._tried_at >= _PROBE_S:
+                self._trouble = self._database() or self._files()
+                self._tried_at = time.monotonic()
+            trouble = self._trouble
+        if trouble is not None:
+            raise PlatformUnavailableError(f"{trouble}; the platform's log has the reason.")
+        return Readiness(status="ready", database="ok", migrations="ok", files="ok")
+
+    def _database(self) -> str | None:
+        try:
+            with reading(self._engine) as connection:
+                found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        except SQLAlchemyError:
+            log.warning("not ready", exc_info=True)
+            return "The database does not answer"
+        if found != REVISIONS[-1]:
+            log.warning("not ready: database at revision %r, not %r", found, REVISIONS[-1])
+            return "The database is not at this version's revision"
+        return None
+
+    def _files(self) -> str | None:
+        try:
+            with tempfile.TemporaryFile(dir=self._incoming) as file:
+                file.write(b"ready")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            log.warning("not ready", exc_info=True)
+            return "The file store cannot be written"
+        return None

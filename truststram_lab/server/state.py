@@ -1,4 +1,4 @@
-"""The folder of a sandbox: who owns it, where it was reached last, and with which key."""
+"""The platform's folder: who owns it, where it was reached last, and a sandbox's key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,16 @@ from truststram_lab.schemas.base import PROTOCOL
 from .settings import Settings
 from .stores.ids import timestamp
 
-__all__ = ["Remembered", "listen", "own", "read_state", "write_state"]
+__all__ = [
+    "Remembered",
+    "listen",
+    "listen_at",
+    "own",
+    "read_state",
+    "resolve",
+    "write_standing",
+    "write_state",
+]
 
 HOST = "127.0.0.1"
 
@@ -74,21 +83,33 @@ def read_state(path: Path) -> Remembered:
 
 def write_state(settings: Settings, port: int, api_key: str) -> None:
     """Tell this user's processes where the platform is and how to enter (0600, atomically)."""
-    document = {
-        "url": f"http://{HOST}:{port}",
-        "api_key": api_key,
+    document = {**_about(settings, f"http://{HOST}:{port}"), "api_key": api_key}
+    _write(settings.state_file, document)
+
+
+def write_standing(settings: Settings, url: str) -> None:
+    """Mark the folder as a standing platform's, and tell where it is; there is no key in it."""
+    _write(settings.standing_file, _about(settings, url))
+
+
+def _about(settings: Settings, url: str) -> dict[str, object]:
+    return {
+        "url": url,
         "pid": os.getpid(),
         "instance": settings.instance,
         "version": settings.version,
         "protocol": PROTOCOL,
         "started_at": timestamp(),
     }
-    handle, name = tempfile.mkstemp(dir=settings.home, prefix=".sandbox-")
+
+
+def _write(path: Path, document: dict[str, object]) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         json.dump(document, file)
         file.flush()
         os.fsync(file.fileno())
-    Path(name).replace(settings.state_file)
+    Path(name).replace(path)
 
 
 def listen(port: int, former: int | None) -> socket.socket:
@@ -111,11 +132,43 @@ def listen(port: int, former: int | None) -> socket.socket:
     return _bound(0)
 
 
-def _bound(port: int) -> socket.socket:
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def resolve(host: str) -> str:
+    """The address that ``host`` stands for; itself if it is one.
+
+    Raises:
+        ConfigurationError: nobody knows that name.
+    """
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--host {host!r} is no address of this computer ({error.strerror}); use 127.0.0.1, or "
+            "0.0.0.0 for all of them."
+        ) from error
+    return str(found[0][4][0])
+
+
+def listen_at(address: str, port: int) -> socket.socket:
+    """A socket bound to ``port`` of ``address``; 0 is any free one.
+
+    Raises:
+        ConfigurationError: it is taken, or not allowed, or not this computer's.
+    """
+    try:
+        return _bound(port, address)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Port {port} of {address} cannot be used ({error.strerror}); choose another with "
+            "--port, or 0 for any, and an address of this computer with --host."
+        ) from error
+
+
+def _bound(port: int, address: str = HOST) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((HOST, port))
+        bound.bind((address, port))
     except OSError:
         bound.close()
         raise

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import platform as host
-import sys
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 from truststram_lab import __version__
 from truststram_lab.auth import TokenStore
 from truststram_lab.client import TrustStramClient
+from truststram_lab.client.diagnostics import environment_report
 from truststram_lab.config import setting
 from truststram_lab.exceptions import ConfigurationError, TrustStramException
-from truststram_lab.schemas.base import PROTOCOL
 
 from . import session as sessions
 from .results import DoctorReport, Notice, SignedIn, Where
@@ -22,12 +18,6 @@ if TYPE_CHECKING:
     from truststram_lab.schemas.accounts import Identity
 
 __all__ = ["doctor", "login", "logout", "where"]
-
-#: What a bug report needs; nothing else of the environment is looked at.
-_PACKAGES = (
-    "anywidget", "fastapi", "httpx", "ipykernel", "ipython", "ipywidgets", "jupyterlab", "numpy",
-    "pandas", "pydantic", "safetensors", "scikit-learn", "sqlalchemy", "torch", "uvicorn",
-)  # fmt: skip
 
 
 def login(*, sandbox: bool = False, url: str | None = None, api_key: str | None = None) -> SignedIn:
@@ -106,39 +96,8 @@ def where() -> Where:
 
 def doctor() -> DoctorReport:
     """An environment report that is safe to paste: versions and states, no names or paths."""
-    packages = {}
-    for name in _PACKAGES:
-        try:
-            packages[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            packages[name] = "not installed"
     session = sessions.current()
-    platform: dict[str, str] = {"signed in": "no" if session is None else "yes"}
-    if session is not None:
-        platform["environment"] = session.client.environment
-        try:
-            identity = session.client.accounts.whoami()
-            platform["answers"] = f"yes, version {identity.platform_version}"
-        except TrustStramException as error:
-            platform["answers"] = f"no: {type(error).__name__}"
-    settings = {
-        name: "set" for name in sorted(os.environ) if name.startswith(("TRUSTSTRAM_", "EDGEML_"))
-    }
-    return DoctorReport(
-        {
-            "This computer": {
-                "truststram-lab": __version__,
-                "protocol": str(PROTOCOL),
-                "python": host.python_version(),
-                "system": f"{host.system()} {host.machine()}",
-                "processors": str(os.cpu_count()),
-                "in a kernel": "yes" if "ipykernel" in sys.modules else "no",
-            },
-            "Platform": platform,
-            "Settings": settings or {"environment variables": "none set"},
-            "Packages": packages,
-        }
-    )
+    return DoctorReport(environment_report(None if session is None else session.client))
 
 
 def _refreshed(session: sessions.Session, facts: dict[str, str]) -> Identity:

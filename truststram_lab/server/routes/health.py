@@ -1,13 +1,21 @@
-"""The one door without a lock: is a platform here, and which one."""
+"""The doors without a lock: is a platform here, which one, and can it work."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
 
 from truststram_lab.schemas.base import PROTOCOL, Health
+from truststram_lab.schemas.setup import Readiness
 from truststram_lab.server.deps import Platform
+from truststram_lab.server.lifecycle import ReadinessProbe
+
+__all__ = ["readiness", "router"]
 
 router = APIRouter(tags=["health"])
+
+#: mounted on a standing platform only: nobody routes traffic to a sandbox
+readiness = APIRouter(tags=["health"])
 
 
 @router.get("/health")
@@ -19,3 +27,10 @@ async def health(platform: Platform) -> Health:
         protocol=PROTOCOL,
         instance=platform.settings.instance,
     )
+
+
+@readiness.get("/ready")
+async def ready(request: Request) -> Readiness:
+    """Whether database, migrations and file store work; 503 says which does not."""
+    probe: ReadinessProbe = request.app.state.readiness
+    return await run_in_threadpool(probe.check)
