@@ -109,6 +109,9 @@ def test_a_run_in_the_background_is_shown_live_and_a_prediction_waits_for_it(wor
     shown = working.run(
         "run = %ts_federate breast-cancer --clients 3 --rounds 4 --as behind --background\nrun"
     )
+    # Interrupting the kernel would stop nothing here, so the line says what does.
+    assert "Kernel > Interrupt" not in shown.text
+    assert any("Stop: %ts_runs behind-1 stop" in json.dumps(m["content"]) for m in working.messages)
     predicted = working.run("%ts_predict behind --example")
     assert "malignant" in predicted.text
     working.run("run.wait(); import time; time.sleep(0.5)")

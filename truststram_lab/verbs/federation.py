@@ -194,7 +194,10 @@ def _local(*, rounds: int, **given: Any) -> LocalTraining:
 def _watch(watched: WatchedRun) -> WatchedRun:
     from truststram_lab.widgets import view_of
 
-    view = view_of(watched)
+    view = view_of(
+        watched,
+        hint=f"Kernel > Interrupt looks away; stop the run with %ts_runs {watched.name} stop",
+    )
     try:
         view.show()
         watched.follow(tick=view.refresh)

@@ -7,6 +7,7 @@ needs a widget front end and comes once its packages are loaded; it leaves no tr
 
 from __future__ import annotations
 
+import html
 import logging
 import sys
 import threading
@@ -28,10 +29,8 @@ _log = logging.getLogger(__name__)
 #: At most ten updates a second: more is not seen, and floods the front end's queue.
 _INTERVAL_S = 0.1
 
-_STOP_FALLBACK: Mapping[str, object] = {
-    "text/plain": "Stop: Kernel > Interrupt",
-    "text/html": "<p>Stop: Kernel &gt; Interrupt</p>",
-}
+#: How to stop what a cell waits for, without a button.
+_INTERRUPT = "Stop: Kernel > Interrupt"
 _NOTHING: Mapping[str, object] = {"text/plain": "", "text/html": ""}
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -67,11 +66,22 @@ class LiveView:
         card: called for the card of this moment, from whichever thread refreshes.
         stop: what the Stop button calls; it must return at once. None shows no button, nor
             does a notebook that runs unattended.
+        hint: how to stop without the button, for front ends that have none.
     """
 
-    def __init__(self, card: Callable[[], Shown], stop: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        card: Callable[[], Shown],
+        stop: Callable[[], object] | None = None,
+        *,
+        hint: str = _INTERRUPT,
+    ) -> None:
         self._card = card
         self._stop = stop
+        self._hint: dict[str, object] = {
+            "text/plain": hint,
+            "text/html": f"<p>{html.escape(hint, quote=False)}</p>",
+        }
         self._card_id = f"truststram-{uuid.uuid4().hex}"
         self._footer_id = f"{self._card_id}-footer"
         # One publisher at a time: the loop that waits, a thread, or the one that loads
@@ -93,7 +103,7 @@ class LiveView:
                 self._stop = None
             if self._stop is None:
                 return
-            publish(_STOP_FALLBACK, self._footer_id)
+            publish(self._hint, self._footer_id)
         # The packages of widgets take most of a second to load; training does not wait.
         threading.Thread(target=self._add_button, name="stop button", daemon=True).start()
 
@@ -148,7 +158,7 @@ class LiveView:
                     return
                 self._button = StopButton(self._request_stop)
                 view = {"version_major": 2, "version_minor": 0, "model_id": self._button.model_id}
-                publish({**_STOP_FALLBACK, _WIDGET_VIEW: view}, self._footer_id, update=True)
+                publish({**self._hint, _WIDGET_VIEW: view}, self._footer_id, update=True)
         except Exception:  # noqa: BLE001 - on a thread: it would be printed into a later cell
             # The line that says how to stop without a button is there already.
             _log.debug("The stop button could not be shown.", exc_info=True)
@@ -208,21 +218,24 @@ class TerminalView:
         stream.flush()
 
 
-def view_of(run: Watched) -> LiveView | TerminalView:
+def view_of(run: Watched, *, hint: str = _INTERRUPT) -> LiveView | TerminalView:
     """The right view of a run for where we are: live in a notebook, lines in a terminal.
 
     A run seen by its own view in a cell is not shown again as that cell's result.
+
+    Args:
+        hint: how to stop it without the button.
     """
     _last_seen[run] = _execution_count()
     if not in_kernel():
         return TerminalView(run)
     stop = getattr(run, "request_stop", None)
-    return LiveView(run.card, stop)
+    return LiveView(run.card, stop, hint=hint)
 
 
 def follow(run: Watched, active: Callable[[], bool]) -> None:
     """Show a run that goes on in the background, and keep it up to date until it ends."""
-    view = view_of(run)
+    view = view_of(run, hint=f"Stop: %ts_runs {run.snapshot().name} stop")
     view.show()
 
     def keep_up() -> None:
