@@ -280,7 +280,8 @@ def _subclasses(kind: type[TrustStramException]) -> Iterable[type[TrustStramExce
 
 
 def _by_code() -> dict[str, type[TrustStramException]]:
-    return {kind.code: kind for kind in _subclasses(TrustStramException)}
+    # Only who declares a code answers to it: a private refinement elsewhere inherits one.
+    return {kind.code: kind for kind in _subclasses(TrustStramException) if "code" in vars(kind)}
 
 
 def _by_status(status: int) -> type[TrustStramException]:
