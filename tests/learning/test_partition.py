@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,9 +126,9 @@ def test_a_site_of_one_class_is_possible_when_allowed() -> None:
 def test_an_impossible_split_is_refused_with_the_way_out(
     arguments: dict[str, object], sentence: str
 ) -> None:
-    chosen = {"y": labels(), "sites": 4, "alpha": 0.5, "rng": rng(), **arguments}
+    chosen: dict[str, Any] = {"y": labels(), "sites": 4, "alpha": 0.5, "rng": rng(), **arguments}
     with pytest.raises(InvalidInputError, match=sentence):
-        dirichlet_split(**chosen)  # type: ignore[arg-type]  # any of several types
+        dirichlet_split(**chosen)
 
 
 @pytest.mark.parametrize(("sites", "alpha"), [(40, 0.1), (60, 0.3), (20, 0.01)])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -126,8 +127,8 @@ def frame_with(**columns: object) -> pd.DataFrame:
     return pd.DataFrame({"x": np.arange(N, dtype=float), "y": TARGET, **columns})
 
 
-def target_of(values: object) -> pd.DataFrame:
-    return pd.DataFrame({"x": range(len(values)), "y": values})  # type: ignore[arg-type]  # any of several types
+def target_of(values: Any) -> pd.DataFrame:
+    return pd.DataFrame({"x": range(len(values)), "y": values})
 
 
 TWICE = pd.DataFrame(np.zeros((2, 3)), columns=["x", "x", "y"])

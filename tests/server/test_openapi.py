@@ -38,8 +38,8 @@ def _printed(home: Path, module: str, option: str, seed: str) -> bytes:
     return done.stdout
 
 
-def _walk(router: object) -> Iterator[tuple[str, str]]:
-    for route in router.routes:  # type: ignore[attr-defined]
+def _walk(router: Any) -> Iterator[tuple[str, str]]:
+    for route in router.routes:
         included = getattr(route, "original_router", None)
         if included is not None:
             yield from _walk(included)

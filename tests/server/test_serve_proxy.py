@@ -37,7 +37,7 @@ def _through(peer: str | None, headers: dict[str, str], *trusted: str) -> dict[s
         "headers": raw,
     }
     before = {**scope, "headers": list(raw)}
-    asyncio.run(Forwarded(app, front.proxies, front.scheme)(scope, None, None))  # type: ignore[arg-type]
+    asyncio.run(Forwarded(app, front.proxies, front.scheme)(scope, None, None))
     assert scope == before  # the outer layers keep what really came
     headers_seen = {name.decode(): value.decode() for name, value in seen[0]["headers"]}
     return {"scheme": seen[0]["scheme"], "client": seen[0]["client"], **headers_seen}

@@ -18,6 +18,7 @@ from jupyter_core.utils import ensure_async
 from jupyter_server.auth.utils import HTTP_METHOD_TO_AUTH_ACTION
 from jupyter_server.base.handlers import APIHandler
 from tornado import web
+from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPServerRequest
 from tornado.iostream import StreamClosedError
 
@@ -226,7 +227,7 @@ class ProxyHandler(APIHandler):
         self._upstream = upstream
         self._received = asyncio.Event()
 
-    async def prepare(self) -> None:  # type: ignore[override]
+    async def prepare(self) -> None:  # type: ignore[override]  # Tornado awaits it; its stub does not
         """Admit the request, and ask the platform while the body still comes in."""
         await super().prepare()
         if self.request.method == "OPTIONS":
@@ -236,7 +237,10 @@ class ProxyHandler(APIHandler):
         self._track_activity = self.request.method not in _READ_METHODS
         if _has_body(self.request):
             # Read before this method returns, this would be Jupyter's limit for uploads.
-            self.request.connection.set_max_body_size(_MOST_BYTES)  # type: ignore[union-attr]
+            connection = self.request.connection
+            # Only the HTTP/1 one has the limit, and a Jupyter server speaks nothing else.
+            assert isinstance(connection, HTTP1Connection)
+            connection.set_max_body_size(_MOST_BYTES)
             self._body = _Body()
         self._work = asyncio.ensure_future(self._exchange())
         self._work.add_done_callback(self._drop_body)

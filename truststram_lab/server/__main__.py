@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -184,10 +185,10 @@ def _check_certificate(front: Front) -> None:
         ) from error
 
 
-def _uvicorn_config(app: object, front: Front | None = None) -> uvicorn.Config:
+def _uvicorn_config(app: Any, front: Front | None = None) -> uvicorn.Config:
     front = front or Front()
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]  # any ASGI 3 callable
+        app,
         loop="uvloop" if find_spec("uvloop") else "asyncio",
         http="httptools" if find_spec("httptools") else "h11",
         ws="none",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from truststram_lab.schemas.base import Event
 from truststram_lab.schemas.serving import PredictRequest, PredictResponse
@@ -84,12 +85,12 @@ def document(seen: dict[str, Any]) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     """The schemas of the routes that the framework does not look into."""
-    models = [
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         (PredictRequest, "validation"),
         (PredictResponse, "serialization"),
         (Event, "serialization"),
     ]
-    _, found = models_json_schema(models, ref_template=_REF)  # type: ignore[arg-type]
+    _, found = models_json_schema(models, ref_template=_REF)
     return {**found["$defs"], "Problem": _PROBLEM, "StoredBlob": _STORED_BLOB}
 
 

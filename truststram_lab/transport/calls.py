@@ -98,7 +98,7 @@ class call(Generic[P, T]):  # noqa: N801 - used as a decorator
 
     def __init__(self, describe: Callable[Concatenate[Any, P], Call[T]]) -> None:
         self.describe = describe
-        functools.update_wrapper(self, describe)  # type: ignore[arg-type]
+        functools.update_wrapper(self, describe)  # type: ignore[arg-type]  # declared for functions only; it sets attributes of any object
 
     @overload
     def __get__(self, resource: None, owner: type) -> call[P, T]: ...

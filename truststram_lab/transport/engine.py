@@ -25,8 +25,10 @@ from pydantic import TypeAdapter, ValidationError
 from truststram_lab._version import __version__
 from truststram_lab.exceptions import (
     ConfigurationError,
+    InsufficientResourcesError,
     PlatformError,
     PlatformUnavailableError,
+    RateLimitExceededError,
     RequestTimeoutError,
     TrustStramException,
 )
@@ -321,8 +323,8 @@ def _error(response: Response, target: Target, asked: float | None) -> TrustStra
     error = TrustStramException.from_problem(
         problem if isinstance(problem, dict) else {}, response.status
     )
-    if asked is not None and getattr(error, "retry_after", asked) is None:
-        error.retry_after = asked  # type: ignore[attr-defined]  # only classes that have it
+    if isinstance(error, RateLimitExceededError | InsufficientResourcesError):
+        error.retry_after = asked if error.retry_after is None else error.retry_after
     return error
 
 
