@@ -183,6 +183,7 @@ def test_events_come_at_once_and_go_on_where_they_stopped(browser):
         events = frames(answer)
         first = next(events)
         assert first["type"] == "organisation.created"
+        assert next(events)["type"] == "model.created"
         began = time.monotonic()
         threading.Timer(0.3, add_version, (browser, "icu")).start()
         second = next(events)
@@ -258,7 +259,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(jupyter, browser):
     assert browser.get(f"{API}/blobs/{sha256}").status_code == 404
     assert until(
         lambda: any(
-            line["method"] == "PUT" and line["path"].endswith(sha256) and line["status"] >= 400
+            line["method"] == "PUT" and line["path"].endswith(sha256) and line["status"] == 499
             for line in access_lines(jupyter.home)
         )
     )

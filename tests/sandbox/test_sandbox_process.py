@@ -141,6 +141,44 @@ def test_a_reset_wants_to_be_confirmed_and_deletes_what_is_its_own(home):
         assert digest not in {path.name for path in home.rglob("*")}
 
 
+@pytest.mark.parametrize("left", ["file", "dangling link"])
+def test_a_reset_does_not_touch_a_standing_platforms_folder(tmp_path, left):
+    folder = tmp_path / "team"
+    (folder / "blobs" / "incoming").mkdir(parents=True)
+    for name in ("platform.db", "platform.db-wal", "platform.log", "blobs/weights"):
+        (folder / name).write_text("the team's")
+    if left == "file":
+        (folder / "serve.json").write_text('{"url": "https://platform.example.org"}')
+    else:
+        (folder / "serve.json").symlink_to(tmp_path / "none")
+    before = {path: path.lstat() for path in folder.rglob("*")}
+    with pytest.raises(ConfigurationError) as caught:
+        sandbox.reset(folder, confirm=True)
+    assert caught.value.message == (
+        f"{folder} is a standing platform's folder, whose models and runs are a team's, so it is "
+        "not reset; set TRUSTSTRAM_HOME to the sandbox's folder."
+    )
+    assert {path: path.lstat() for path in folder.rglob("*")} == before
+
+
+def test_a_reset_leaves_a_platform_that_serves_a_team_alone(home):
+    command = [sys.executable, "-m", "truststram_lab.server", "serve", "--home", str(home)]
+    serving = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert serving.stdout is not None
+        assert " is at " in serving.stdout.readline()
+        with pytest.raises(ConfigurationError, match="not reset"):
+            sandbox.reset(confirm=True)
+        assert serving.poll() is None
+        assert not (home / "sandbox.lock").exists()
+    finally:
+        serving.terminate()
+        serving.communicate(timeout=30)
+    with pytest.raises(ConfigurationError, match="not reset"):  # nor while it does not run
+        sandbox.reset(confirm=True)
+    assert (home / "platform.db").exists()
+
+
 class Impostor:
     """Something else that listens on this computer."""
 

@@ -159,7 +159,7 @@ def test_a_certificate_nobody_vouches_for_is_refused_before_anything_is_sent(
 ):
     server = serve(lambda asked, wire: wire.answer(), certificate)
     monkeypatch.delenv("SSL_CERT_FILE")
-    with pytest.raises(PlatformUnavailableError, match="certificate"):
+    with pytest.raises(PlatformUnavailableError, match=r"self-signed.*SSL_CERT_FILE"):
         send(at(server), [RAW])
     assert server.asked == []
 

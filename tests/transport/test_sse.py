@@ -120,6 +120,40 @@ def test_a_final_event_and_a_clean_end_are_the_end(kind):
     assert subscription.ended(cut=False) is None
 
 
+def asked(subscription: Subscription) -> tuple[object, str | None]:
+    call = subscription.call()
+    return call.query["after"], call.headers.get("last-event-id")
+
+
+@pytest.mark.parametrize("places", [[], [3], [7], [8], [11], [12], [1, 2, 9, 13]])
+def test_a_stream_from_now_on_resumes_where_it_began(places):
+    """Also when it is cut off before the first event."""
+    subscription = Subscription("org", after="latest")
+    assert asked(subscription) == ("latest", None)
+    for chunk in cut(b": open\nid: 41\n\n", places):
+        assert subscription.feed(chunk) == []
+    assert subscription.ended(cut=True) is not None
+    assert asked(subscription) == (41, "41")
+    [event] = subscription.feed(b": open\n\n" + wire(42))
+    assert event.sequence == 42
+    assert asked(subscription) == (42, "42")
+
+
+def test_who_was_cut_off_before_it_heard_where_it_began_asks_again():
+    subscription = Subscription("org", after="latest")
+    subscription.call()
+    assert subscription.feed(b": open\nid: 4") == []
+    assert asked(subscription) == ("latest", None)
+
+
+def test_a_platform_that_does_not_say_where_it_begins_is_followed_all_the_same():
+    subscription = Subscription("org", after="latest")
+    subscription.call()
+    [event] = subscription.feed(b": open\n\n" + wire(42))
+    assert event.sequence == 42
+    assert asked(subscription) == (42, "42")
+
+
 def test_a_stopped_run_may_go_on():
     subscription = Subscription("run:r1")
     subscription.call()

@@ -31,13 +31,15 @@ from truststram_lab.exceptions import (
     TrustStramException,
 )
 from truststram_lab.transport import Target
-from truststram_lab.transport.engine import USER_AGENT
+from truststram_lab.transport.engine import USER_AGENT, untrusted
+from truststram_lab.transport.sockets import tls_context
 
 from .place import SandboxStoppedError, find
 
 __all__ = ["ProxyHandler", "Upstream", "api_path"]
 
 _API = "/api/v1/"
+_EVENTS = "/api/v1/events"
 _READ_METHODS = ("GET", "HEAD")
 
 #: What the platform may know of a request, and the browser of an answer.
@@ -59,6 +61,8 @@ _MOST_BYTES = 2**40
 #: An open stream says something at least every 10 s; a prediction takes less than this.
 _TIMEOUT = httpx.Timeout(120.0, connect=5.0, pool=5.0)
 _LOOK = httpx.Timeout(5.0)
+#: Says that nobody is at work: the sandbox may end of idleness under a panel that is open.
+_PASSIVE = {"Truststram-Passive": "1"}
 _LIMITS = httpx.Limits(max_connections=256, max_keepalive_connections=8, keepalive_expiry=60.0)
 
 
@@ -66,11 +70,12 @@ class Upstream:
     """Connections to the platform from Jupyter's event loop; opened on first use."""
 
     def __init__(self) -> None:
-        self._http: httpx.AsyncClient | None = None
+        #: by scheme: what vouches for a certificate is read only where there is one
+        self._http: dict[str, httpx.AsyncClient] = {}
 
     async def read(self, target: Target, path: str) -> bytes:
         """A small answer of the platform; raises TrustStramException for any but a success."""
-        answer = await self._send(target, _request(target, "GET", path, {}, None, _LOOK))
+        answer = await self._send(target, _request(target, "GET", path, _PASSIVE, None, _LOOK))
         async with contextlib.aclosing(answer):
             body = await _whole(answer, target)
         if answer.status_code == 200:
@@ -106,17 +111,20 @@ class Upstream:
                 repeatable = False
 
     async def _send(self, target: Target, request: httpx.Request) -> httpx.Response:
-        if self._http is None:
-            self._http = httpx.AsyncClient(trust_env=False, limits=_LIMITS)
+        scheme = request.url.scheme
+        if scheme not in self._http:
+            trusted = tls_context(httpx.create_ssl_context) if scheme == "https" else True
+            self._http[scheme] = httpx.AsyncClient(verify=trusted, trust_env=False, limits=_LIMITS)
         try:
-            return await self._http.send(request, stream=True)
+            return await self._http[scheme].send(request, stream=True)
         except httpx.PoolTimeout as error:
             raise InsufficientResourcesError(
                 "Too many streams of this Jupyter server are open; close some of its browser tabs."
             ) from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise PlatformUnavailableError(
-                f"Nobody answers at {target.base_url}; start the platform, or try again."
+                untrusted(target.base_url, str(error))
+                or f"Nobody answers at {target.base_url}; start the platform, or try again."
             ) from error
         except httpx.TimeoutException as error:
             raise _too_slow(target) from error
@@ -291,6 +299,8 @@ class ProxyHandler(APIHandler):
             headers = {name: value for name in _ASKED if (value := self.request.headers.get(name))}
             target = f"{path}?{query}" if query else path
             method = str(self.request.method)
+            if path == _EVENTS:
+                headers |= _PASSIVE
             answer = await self._upstream.ask(method, target, headers, self._body)
             async with contextlib.aclosing(answer):
                 await self._received.wait()

@@ -28,7 +28,7 @@ from truststram_lab.transport.drivers import HttpDriver
 from truststram_lab.transport.engine import RetryPolicy
 
 from .process import ask, is_alive, last_words, spawn
-from .state import LOCK, LOG, STATE, SandboxState, open_home, read_state
+from .state import LOCK, LOG, STANDING, STATE, SandboxState, open_home, read_state
 
 __all__ = ["ensure", "reset", "status", "stop", "target"]
 
@@ -103,6 +103,7 @@ def reset(home: Path | None = None, *, confirm: bool = False) -> None:
 
     Raises:
         InvalidInputError: without ``confirm=True``.
+        ConfigurationError: the folder is a standing platform's; nothing of it is touched.
     """
     if not confirm:
         raise InvalidInputError(
@@ -111,10 +112,12 @@ def reset(home: Path | None = None, *, confirm: bool = False) -> None:
             field="confirm",
         )
     folder = home or config.home()
+    _check_not_standing(folder)
     stop(folder)
     if not folder.is_dir():
         return
     with _locked(folder, time.monotonic() + _START_S):
+        _check_not_standing(folder)  # one may have been started in the folder meanwhile
         if status(folder) is not None:
             raise PlatformUnavailableError(
                 "Another process started the sandbox again during the reset; reset it once more."
@@ -126,6 +129,14 @@ def reset(home: Path | None = None, *, confirm: bool = False) -> None:
                 file.unlink(missing_ok=True)
         for name in _OWN_FOLDERS:
             shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _check_not_standing(folder: Path) -> None:
+    if os.path.lexists(folder / STANDING):
+        raise ConfigurationError(
+            f"{folder} is a standing platform's folder, whose models and runs are a team's, so it "
+            "is not reset; set TRUSTSTRAM_HOME to the sandbox's folder."
+        )
 
 
 def target(home: Path | None = None) -> TargetProvider:

@@ -12,11 +12,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from truststram_lab.exceptions import ConfigurationError
 from truststram_lab.transport.targets import is_loopback
 
-__all__ = ["LOCK", "LOG", "STATE", "SandboxState", "open_home", "read_state"]
+__all__ = ["LOCK", "LOG", "STANDING", "STATE", "SandboxState", "open_home", "read_state"]
 
 LOCK = "sandbox.lock"
 STATE = "sandbox.json"
 LOG = "platform.log"
+
+#: the mark of a standing platform's folder
+STANDING = "serve.json"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import email.utils
 import json
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable, Generator, Mapping
@@ -38,7 +39,7 @@ from .bodies import is_intact, json_bytes
 from .calls import Call, Response
 from .targets import Target
 
-__all__ = ["Engine", "Failure", "Request", "Resolve", "RetryPolicy", "Wait"]
+__all__ = ["Engine", "Failure", "Request", "Resolve", "RetryPolicy", "Wait", "untrusted"]
 
 T = TypeVar("T")
 
@@ -328,8 +329,38 @@ def _error(response: Response, target: Target, asked: float | None) -> TrustStra
     return error
 
 
+def untrusted(base_url: str, reason: str) -> str | None:
+    """What to do about a certificate that was refused; None if the reason is another one.
+
+    Args:
+        reason: the words of ``ssl.SSLCertVerificationError``, which hold OpenSSL's own.
+    """
+    found = re.search(r"CERTIFICATE_VERIFY_FAILED\] [^:]*: (.+?)(?: \(_ssl\.c:\d+\))?$", reason)
+    if found is None:
+        return None
+    why = found[1].rstrip(".")
+    if re.search("mismatch|not valid for", why):
+        return (
+            f"The certificate at {base_url} is another name's ({why}); use the address that the "
+            "certificate is made out to."
+        )
+    if re.search("expired|not yet valid", why):
+        return (
+            f"The certificate at {base_url} is not valid now ({why}); check this computer's "
+            "clock, and have the platform's administrator renew it."
+        )
+    return (
+        f"Nobody whom this computer trusts vouches for the certificate at {base_url} ({why}); set "
+        "SSL_CERT_FILE to the PEM file of the authority that signed it (of the certificate itself "
+        "if it is self-signed), which the platform's administrator has, and sign in again."
+    )
+
+
 def _silence(failure: Failure, call: Call[Any], target: Target) -> TrustStramException:
     what = f"{call.method} {call.path}"
+    distrust = untrusted(target.base_url, failure.reason)
+    if failure.kind == "connect" and distrust is not None:
+        return PlatformUnavailableError(distrust)
     if failure.kind == "connect":
         return PlatformUnavailableError(
             f"Nobody answers at {target.base_url} ({failure.reason}); check the address and "

@@ -17,6 +17,8 @@ from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from truststram_lab.exceptions import ConfigurationError
+
 from .targets import is_loopback
 from .tls import Steps, TlsSession
 from .traffic import Traffic
@@ -42,8 +44,19 @@ def proxy_for(url: str) -> str | None:
 
 
 def tls_context(create: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    """The verifying context, made once for each setting of the certificate variables."""
-    return _context(create, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    """The verifying context, made once for each setting of the certificate variables.
+
+    Raises:
+        ConfigurationError: ``SSL_CERT_FILE`` is no file of certificates.
+    """
+    file = os.environ.get("SSL_CERT_FILE")
+    try:
+        return _context(create, file, os.environ.get("SSL_CERT_DIR"))
+    except OSError as error:  # ssl.SSLError among them
+        raise ConfigurationError(
+            f"SSL_CERT_FILE={file} cannot be used ({error.strerror or error}); set it to a PEM "
+            "file of certificate authorities, or unset it."
+        ) from error
 
 
 @lru_cache(maxsize=8)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -47,6 +48,9 @@ class EventParser:
         self._size = 0
         self._last_id = ""
         self.retry_ms: int | None = None
+        #: the id of the first block, if that is no event: where the stream begins
+        self.opened_id: str | None = None
+        self._opened = False
 
     def feed(self, chunk: bytes) -> list[ServerEvent]:
         """The events that ``chunk`` completes."""
@@ -85,6 +89,9 @@ class EventParser:
     def _dispatch(self) -> ServerEvent | None:
         event = ServerEvent(self._type or "message", "\n".join(self._data), self._last_id)
         complete = bool(self._data)
+        if not self._opened:
+            self._opened = True
+            self.opened_id = None if complete else self._last_id
         self._type, self._data, self._size = "", [], 0
         return event if complete else None
 
@@ -94,12 +101,14 @@ class Subscription:
 
     Args:
         stream: ``run:<id>`` or ``org``.
-        after: sequence of the last event already seen; 0 starts at the first.
+        after: sequence of the last event already seen; 0 starts at the first, ``latest``
+            after the newest that there is when the stream is opened.
     """
 
-    def __init__(self, stream: str, after: int = 0) -> None:
+    def __init__(self, stream: str, after: int | Literal["latest"] = 0) -> None:
         self.stream = stream
-        self.last = after
+        #: the last event that was seen; None until the platform has said which is the newest
+        self.last: int | None = None if after == "latest" else after
         self._parser = EventParser()
         self._arrived = 0
         self._empty_ends = 0
@@ -108,12 +117,15 @@ class Subscription:
     def call(self) -> Call[Response]:
         """The request for everything after the last event."""
         self._parser, self._arrived = EventParser(), 0
+        headers = {"accept": "text/event-stream"}
+        if self.last is not None:
+            headers["last-event-id"] = str(self.last)
         return Call(
             "GET",
             "/api/v1/events",
             Response,
-            query={"stream": self.stream, "after": self.last},
-            headers={"accept": "text/event-stream", "last-event-id": str(self.last)},
+            query={"stream": self.stream, "after": "latest" if self.last is None else self.last},
+            headers=headers,
             timeout_s=SILENCE_S,
             unwrap=_event_stream,
         )
@@ -121,7 +133,10 @@ class Subscription:
     def feed(self, chunk: bytes) -> list[Event]:
         """New events in ``chunk``; those seen before a cut are left out."""
         fresh = []
-        for raw in self._parser.feed(chunk):
+        found = self._parser.feed(chunk)
+        if self.last is None:
+            self._begin()
+        for raw in found:
             try:
                 event = Event.model_validate_json(raw.data)
             except ValidationError:
@@ -129,12 +144,18 @@ class Subscription:
                     f"The event after number {self.last} of stream {self.stream!r} is not "
                     "understood; upgrade this package or the platform."
                 ) from None
-            if event.sequence > self.last:
+            if self.last is None or event.sequence > self.last:
                 self.last = event.sequence
                 self._arrived += 1
                 self._final = event.type in _FINAL
                 fresh.append(event)
         return fresh
+
+    def _begin(self) -> None:
+        """Take the number with which a stream from ``latest`` on opens."""
+        opened = self._parser.opened_id
+        if opened is not None and opened.isascii() and opened.isdigit():
+            self.last = int(opened)
 
     def ended(self, *, cut: bool) -> float | None:
         """Seconds until the next connection; None when there is nothing more to come.
