@@ -2,7 +2,8 @@
 
 truststram-lab demo | lab              the first tutorial, executed or in JupyterLab
 truststram-lab serve --home DIR ...    a standing platform for a team
-truststram-lab setup --url URL         become its first administrator
+truststram-lab setup --url URL         become its first administrator, or the next after
+                                       serve --reset-administrator (a lost key)
 truststram-lab openapi | doctor        the API's description; a report that is safe to paste
 """
 

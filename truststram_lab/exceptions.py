@@ -15,7 +15,8 @@ raises the same class again::
     │   ├── ModelNotFoundError        404  .model_id
     │   └── RunNotFoundError          404  .run
     ├── ConflictError                 409  the thing is in another state
-    │   └── RoundClosedError          409  the round takes no more updates
+    │   ├── RoundClosedError          409  the round takes no more updates
+    │   └── PrivacyBudgetError        409  a release would overspend the privacy budget
     ├── PayloadTooLargeError          413  the body is over the limit
     ├── RateLimitExceededError        429  .retry_after (seconds)
     ├── InsufficientResourcesError    503  no capacity now
@@ -46,6 +47,7 @@ __all__ = [
     "PermissionDeniedError",
     "PlatformError",
     "PlatformUnavailableError",
+    "PrivacyBudgetError",
     "RateLimitExceededError",
     "RequestTimeoutError",
     "RoundClosedError",
@@ -210,6 +212,17 @@ class RoundClosedError(ConflictError):
     """The round takes no more updates."""
 
     code = "round_closed"
+
+
+class PrivacyBudgetError(ConflictError):
+    """A release would overspend the privacy budget; nothing was drawn or charged.
+
+    ``spent``, ``asked`` and ``budget`` are epsilons at the budget's delta; ``fits`` is how many
+    of the release's steps would still fit.
+    """
+
+    code = "privacy_budget"
+    attributes = ("spent", "asked", "budget", "fits")
 
 
 class PayloadTooLargeError(TrustStramException):

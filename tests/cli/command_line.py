@@ -16,7 +16,7 @@ COMMAND = (sys.executable, "-m", "truststram_lab.cli")
 class Platform:
     """``truststram-lab serve``, with its terminal in a file."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))
             port = found.getsockname()[1]
@@ -24,7 +24,7 @@ class Platform:
         self.terminal = folder / "terminal.txt"
         with self.terminal.open("wb") as output:
             self.process = subprocess.Popen(
-                [*COMMAND, "serve", "--home", str(folder / "home"), "--port", str(port)],
+                [*COMMAND, "serve", "--home", str(folder / "home"), "--port", str(port), *options],
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

@@ -16,6 +16,7 @@ from command_line import COMMAND, Platform, run
 
 from truststram_lab import TrustStramClient
 from truststram_lab.cli import main
+from truststram_lab.exceptions import AuthenticationError
 
 
 def test_the_key_of_the_setup_works_in_a_client(serving: Platform) -> None:
@@ -37,6 +38,36 @@ def test_the_key_of_the_setup_works_in_a_client(serving: Platform) -> None:
     again = run("admin-key", "--url", serving.url, typed=f"{serving.token}\n")
     assert again.returncode == 1
     assert "has its administrator" in again.stderr
+
+
+def test_a_lost_key_is_replaced_by_hand_on_the_platforms_machine(
+    serving: Platform, tmp_path: Path
+) -> None:
+    def set_up(platform: Platform) -> str:
+        done = run("setup", "--url", platform.url, "--name", "Ada", typed=f"{platform.token}\n")
+        assert done.returncode == 0, done.stderr
+        return re.findall(r"tsk_\S+", done.stdout)[0]
+
+    lost = set_up(serving)
+    running = run("serve", "--home", str(tmp_path / "home"), "--port", "0", "--reset-administrator")
+    assert (running.returncode, running.stdout) == (1, "")
+    assert "stop it, and start it once with --reset-administrator." in running.stderr
+    serving.end()
+
+    again = Platform(tmp_path, "--reset-administrator")
+    try:
+        key = set_up(again)
+        with TrustStramClient(api_key=key, base_url=again.url) as client:
+            assert client.accounts.whoami().name == "Ada"
+        with (
+            TrustStramClient(api_key=lost, base_url=again.url) as client,
+            pytest.raises(AuthenticationError),
+        ):
+            client.accounts.whoami()
+        taken = run("setup", "--url", again.url, typed=f"{again.token}\n")
+        assert "start the platform once with --reset-administrator" in taken.stderr
+    finally:
+        again.end()
 
 
 def test_a_typed_token_is_not_shown(serving: Platform) -> None:

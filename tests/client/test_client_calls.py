@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import math
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -188,6 +190,35 @@ def test_events_of_the_organisation_arrive_as_they_happen(client):
             if event.type == "model.version_created" and event.data.get("model") == "announced":
                 break
     assert event.stream == "org"
+
+
+def test_events_from_now_on_leave_the_past_out(client):
+    client.models.create("past")
+    heard = threading.Event()
+
+    def keep_creating() -> None:
+        numbers = itertools.count()
+        while not heard.wait(0.2):  # the stream opens when it is first asked for an event
+            client.models.create(f"present-{next(numbers)}")
+
+    maker = threading.Thread(target=keep_creating)
+    maker.start()
+    with client.events.stream("org", after="latest") as stream:
+        first = next(stream).data["model"]
+
+    async def scenario() -> object:
+        async with (
+            AsyncTrustStramClient() as other,
+            other.events.stream("org", after="latest") as awaited,
+        ):
+            return (await anext(awaited)).data["model"]
+
+    second = asyncio.run(scenario())
+    heard.set()
+    maker.join()
+    assert str(first).startswith("present-")
+    assert str(second).startswith("present-")
+    assert first != second
 
 
 def test_both_clients_outlive_a_killed_platform(client, deployed):

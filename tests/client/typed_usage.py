@@ -15,6 +15,10 @@ def sync(client: TrustStramClient, site: ParticipantClient) -> None:
     assert_type(client.models.get("a"), Model)
     assert_type(client.models.list(limit=3), Page[Model])
     assert_type(client.models.version("a", 2), ModelVersion)
+    assert_type(client.models.version("a@b"), ModelVersion)
+    assert_type(client.models.set_alias("a", "b", 2), Model)
+    assert_type(client.models.set_alias(client.models.version("a"), "b"), Model)
+    assert_type(client.models.delete_alias("a", "b"), Model)
     assert_type(client.models.download("a"), bytes)
     assert_type(client.blobs.put(b""), str)
     assert_type(client.inference.predict("a", {"x": 1}), Prediction)
@@ -29,6 +33,7 @@ def sync(client: TrustStramClient, site: ParticipantClient) -> None:
 
 async def asynchronous(client: AsyncTrustStramClient) -> None:
     assert_type(await client.models.get("a"), Model)
+    assert_type(await client.models.set_alias("a", "b", "latest"), Model)
     assert_type(await client.inference.batch_predict("a", [{"x": 1}]), list[Prediction])
     async for event in client.events.stream("org", after=3):
         assert_type(event, Event)
@@ -37,4 +42,5 @@ async def asynchronous(client: AsyncTrustStramClient) -> None:
 def wrong(client: TrustStramClient) -> None:
     client.models.get()  # type: ignore[call-arg]  # a name is needed
     client.models.get("a", unknown=1)  # type: ignore[call-arg]  # no such option
+    client.models.set_alias("a", 5)  # type: ignore[arg-type]  # an alias is a word
     client.inference.predict(5, {})  # type: ignore[arg-type]  # not a model

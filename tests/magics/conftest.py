@@ -19,6 +19,7 @@ import truststram_lab
 NAMES = {
     "datasets": ["breast-cancer", "digits"],
     "models": ["breast-cancer", "icu"],
+    "aliases": ["breast-cancer@latest", "icu@champion", "icu@challenger", "icu@latest"],
     "runs": ["breast-cancer-1", "icu-3"],
 }
 

@@ -47,6 +47,20 @@ LINES = {
     "%ts_runs icu-3 stop": ("runs", ("icu-3", "stop"), {}),
     "%ts_models": ("models", (), {}),
     "%ts_models icu": ("models", ("icu",), {}),
+    "%ts_models icu@champion": ("models", ("icu@champion",), {}),
+    "%ts_models icu alias champion": ("models", ("icu", "alias", "champion"), {}),
+    "%ts_models icu alias champion --version 2": (
+        "models",
+        ("icu", "alias", "champion"),
+        {"version": 2},
+    ),
+    "%ts_models --version deployed icu alias champion": (
+        "models",
+        ("icu", "alias", "champion"),
+        {"version": "deployed"},
+    ),
+    "%ts_models icu unalias champion": ("models", ("icu", "unalias", "champion"), {}),
+    "%ts_predict icu@champion --example": ("predict", ("icu@champion",), {"example": True}),
     "%ts_predict icu --example --explain": (
         "predict",
         ("icu",),
@@ -167,6 +181,10 @@ def test_every_command_explains_itself_with_examples_that_parse(session, name, c
             "A quote is opened and not closed in the line of %ts_federate.",
         ),
         ("%ts_runs icu-3 wacth", "'wacth' is none of watch, stop, resume; did you mean watch?"),
+        (
+            "%ts_models icu aliased champion",
+            "'aliased' is none of alias, unalias; did you mean alias?",
+        ),
         ("%ts_models -o 1st", "-o takes a variable's name, not '1st'."),
         ("%ts_models -o class", "-o takes a variable's name, not 'class'."),
     ],

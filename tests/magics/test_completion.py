@@ -51,6 +51,34 @@ def test_models_and_rows_are_offered_for_a_prediction(session):
     assert session.complete("%ts_predict icu ")[:2] == ["%ts_predict icu df", "%ts_predict icu row"]
 
 
+@pytest.mark.parametrize("line", ["%ts_predict ", "%%ts_predict ", "%ts_models "])
+def test_aliases_are_offered_after_the_at(session, line):
+    assert session.complete(f"{line}ic") == [f"{line}icu"]
+    offered = session.complete(f"{line}icu@")
+    assert offered == [f"{line}icu@{alias}" for alias in ("champion", "challenger", "latest")]
+    assert session.complete(f"{line}icu@champ") == [f"{line}icu@champion"]
+
+
+def test_actions_of_a_model_then_its_aliases_are_offered(session):
+    line = "%ts_models icu "
+    assert session.complete(line)[:2] == [line + action for action in ("alias", "unalias")]
+    for action in ("alias", "unalias"):
+        start = f"{line}{action} "
+        assert session.complete(start)[:2] == [start + a for a in ("champion", "challenger")]
+    assert session.complete("%ts_models icu:2 unalias cham") == [
+        "%ts_models icu:2 unalias champion"
+    ]
+    assert "%ts_models breast-cancer unalias latest" not in session.complete(
+        "%ts_models breast-cancer unalias "
+    )
+
+
+def test_a_new_models_name_is_offered_without_aliases(session):
+    offered = session.complete("%ts_federate df --as icu@")
+    assert [line for line in offered if "champion" in line] == []
+    assert session.complete("%ts_federate df --as ic") == ["%ts_federate df --as icu"]
+
+
 def test_runs_then_their_actions_are_offered(session):
     assert session.complete("%ts_runs icu") == ["%ts_runs icu-3"]
     assert session.complete("%ts_runs icu-3 ")[:3] == [

@@ -17,6 +17,7 @@ from truststram_lab.schemas.federation import (
     Split,
 )
 from truststram_lab.schemas.registry import (
+    Alias,
     Architecture,
     DenseLayer,
     DropoutLayer,
@@ -246,6 +247,10 @@ def model(**changes: Any) -> Model:
         "created_at": THEN,
     }
     return Model(**{**values, **changes})
+
+
+def alias(name: str = "champion", version: int = 2) -> Alias:
+    return Alias(alias=name, version=version, moved_at=THEN, moved_by="Ada")
 
 
 def version(sequence: int = 3, **changes: Any) -> ModelVersion:

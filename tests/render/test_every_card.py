@@ -41,7 +41,12 @@ def cards_about(name: str) -> dict[str, render.Card]:
     prediction = ex.prediction(
         model=name, label=name, probabilities={name: 0.9, "b": 0.1}, explanation=explanation
     )
-    model = ex.model(name=name, description=name, framework=name)
+    model = ex.model(
+        name=name,
+        description=name,
+        framework=name,
+        aliases=[ex.alias(name, 3), ex.alias("b", 2).model_copy(update={"moved_by": name})],
+    )
     version = ex.version(signature=signature, model=name, label=name, metrics={name: 0.5})
     return {
         "run": render.run_card(run, progress=name),
@@ -52,8 +57,10 @@ def cards_about(name: str) -> dict[str, render.Card]:
         "prediction": render.prediction_card(prediction, truth=[name]),
         "predictions": render.prediction_card([prediction] * 3, truth=[name, "", name]),
         "models": render.models_card([model]),
-        "model": render.model_card(model, [version]),
-        "deployments": render.deployments_card([ex.deployment(name=name, model=name)]),
+        "model": render.model_card(model, [version], chosen=version, said=name),
+        "deployments": render.deployments_card(
+            [ex.deployment(name=name, model=name, reference=name)]
+        ),
         "identity": render.identity_card(
             ex.identity(name=name, organisation=name, environment="team"), url=name, notices=[name]
         ),
@@ -74,6 +81,10 @@ CARDS = {
     "no runs": render.runs_card([]),
     "no deployments": render.deployments_card([]),
     "no predictions": render.prediction_card([]),
+    "many aliases": render.model_card(
+        ex.model(aliases=[ex.alias(f"{number:03}".ljust(100, "x"), 3) for number in range(100)]),
+        [ex.version(3), ex.version(2)],
+    ),
     "no versions": render.model_card(ex.model(version_count=0, latest_version=None), []),
     "signed out": render.where_card(None, facts={}),
     "no sandbox": render.sandbox_card(running=False, facts={"start it": "%ts_sandbox start"}),

@@ -7,6 +7,7 @@ import card_examples as ex
 from card_reading import words_of
 
 from truststram_lab.render import (
+    deployments_card,
     doctor_card,
     identity_card,
     model_card,
@@ -81,6 +82,50 @@ def test_a_model_shows_versions_inputs_and_origin():
         for column in ex.statistics().columns:
             assert f"{column.name} numeric {scalar(column.mean)} 3.5 {column.missing}" in said
         assert "breast-cancer, 10 rounds" in said
+
+
+def test_aliases_stand_beside_the_version_that_they_name():
+    model = ex.model(aliases=[ex.alias("champion", 2), ex.alias("challenger", 3)])
+    others = [ex.model(name="icu", deployed_version=None)]
+    listed = models_card([model, *others])
+    assert "breast-cancer 3 3 2 @champion 2, @challenger 3 2026" in words_of(listed.html)
+    assert "icu 3 3 none 2026" in words_of(listed.html)
+    for said in both(listed):
+        assert {"Aliases", "@champion", "@challenger", "2,", "3"} <= set(said.split())
+    assert "Aliases" not in models_card(others).text
+    detail = model_card(model, [ex.version(3), ex.version(2), ex.version(1)])
+    assert "2, deployed, @champion 0.2.0" in words_of(detail.html)
+    for said in both(detail):
+        assert "3, @challenger 0.3.0" in said
+        assert "1 0.1.0" in said
+        assert "@challenger since 2026-11-22 09:30 UTC, by Ada" in said
+        assert "What version 3 takes in" in said
+
+
+def test_a_card_shows_the_version_that_was_asked_for_and_says_what_was_done():
+    model = ex.model(aliases=[ex.alias("champion", 2)])
+    versions = [ex.version(3), ex.version(2)]
+    card = model_card(model, versions, chosen=versions[1], said="icu@champion means version 2 now.")
+    for said in both(card):
+        assert said.startswith("icu@champion means version 2 now. breast-cancer, 3 versions")
+        assert "What version 2 takes in" in said
+        assert "@champion since" in said
+
+
+def test_many_aliases_of_a_version_are_counted():
+    names = [f"a{number}" for number in range(9)]
+    model = ex.model(aliases=[ex.alias(name, 3) for name in names])
+    assert "3, @a0, @a1, @a2, @a3, 5 more" in words_of(model_card(model, [ex.version(3)]).html)
+    assert "@a0 3, @a1 3, @a2 3, @a3 3 and 5 more" in words_of(models_card([model]).html)
+
+
+def test_a_deployment_says_by_which_alias_its_version_was_named():
+    named = ex.deployment(reference="breast-cancer@champion")
+    card = deployments_card([named, ex.deployment(name="icu", model="icu")])
+    assert "breast-cancer:2, named as breast-cancer@champion" in words_of(card.html)
+    for said in both(card):
+        assert "breast-cancer@champion" in said
+        assert "icu:2 ready" in said
 
 
 def test_categories_and_units_of_inputs_are_shown_with_their_counts():

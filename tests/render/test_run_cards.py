@@ -3,10 +3,9 @@ from __future__ import annotations
 import re
 
 import card_examples as ex
-import pytest
 from card_reading import words_of
 
-from truststram_lab.render import Card, run_announcement, run_card, runs_card
+from truststram_lab.render import Card, run_card, runs_card
 from truststram_lab.render.numbers import count, percent, share, size
 from truststram_lab.render.sites import MOST_SITES, sites_shown
 from truststram_lab.schemas.federation import RoundReport, Split
@@ -165,18 +164,3 @@ def test_the_list_of_runs_shows_states_and_says_how_to_look_at_one():
 
 def test_an_empty_list_of_runs_says_how_to_start_one():
     assert runs_card([]).text == "No runs yet. Start one: %ts_federate breast-cancer"
-
-
-@pytest.mark.parametrize(
-    ("run", "sentence"),
-    [
-        (ex.run(), "breast-cancer-1 is done, accuracy 0.94."),
-        (ex.live_run(), "breast-cancer-1: round 3 of 10 is done, accuracy 0.81."),
-        (ex.live_run(report=None), "breast-cancer-1: round 3 of 10 is done."),
-        (ex.live_run(status="statistics"), "breast-cancer-1: collecting means and variances."),
-        (ex.live_run(status="stopped"), "breast-cancer-1 was stopped after round 3 of 10."),
-        (ex.live_run(status="failed"), "breast-cancer-1 failed after round 3 of 10."),
-    ],
-)
-def test_one_short_sentence_a_round_is_announced(run, sentence):
-    assert run_announcement(run) == sentence

@@ -89,6 +89,7 @@ class PlatformProcess:
         """A client with a token; ``owner`` stands for the state file's key."""
         key = self.state()["api_key"] if token == "owner" else token
         headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers |= options.pop("headers", {})
         made = httpx.Client(
             base_url=self.url, headers=headers, timeout=60, trust_env=False, verify=False, **options
         )
@@ -225,6 +226,32 @@ class Run:
         answer = self.owner.get(f"/api/v1/models/{self.model}/versions/{which}/download")
         assert answer.status_code == 200, answer.text
         return answer.content
+
+
+def small_version(client: httpx.Client) -> dict[str, Any]:
+    """The request that registers a version of a one-column model; its weights are uploaded."""
+    state = {
+        "layers.0.weight": np.ones((1, 1), np.float32),
+        "layers.0.bias": np.zeros(1, np.float32),
+    }
+    body = weights.encode(state)
+    sha256 = weights.sha256_hex(body)
+    ok(client.put(f"/api/v1/blobs/{sha256}", content=body))
+    return {
+        "weights_sha256": sha256,
+        "architecture": {"inputs": 1, "layers": [{"type": "dense", "units": 1}]},
+        "signature": {
+            "columns": [{"name": "dose", "kind": "numeric"}],
+            "target": "ill",
+            "classes": ["no", "yes"],
+            "positive_class": "yes",
+        },
+        "statistics": {
+            "rows": 100,
+            "sites": 2,
+            "columns": [{"name": "dose", "count": 100, "missing": 0, "mean": 5.0, "variance": 4.0}],
+        },
+    }
 
 
 def ok(answer: httpx.Response) -> Any:

@@ -56,11 +56,13 @@ class ServeProcess:
 
     def refusal(self, *options: str) -> str:
         """The one sentence with which it does not start."""
+        before = self.said
         process = self.spawn(*options)
         assert process.wait(START_S) == 1, self.said
-        assert self.said.count("\n") == 1, self.said
-        assert self.said.endswith(".\n")
-        return self.said.strip()
+        said = self.said.removeprefix(before)
+        assert said.count("\n") == 1, said
+        assert said.endswith(".\n")
+        return said.strip()
 
     @property
     def said(self) -> str:

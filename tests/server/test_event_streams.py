@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +11,15 @@ from typing import Any
 
 import httpx
 import pytest
-from platform_process import PlatformProcess, Run, moments_of, ok, refused
+from platform_process import PlatformProcess, Run, moments_of, ok, refused, small_version
 
 
 def follow(
-    client: httpx.Client, stream: str, *, after: int | None = None, last_id: int | None = None
+    client: httpx.Client,
+    stream: str,
+    *,
+    after: int | str | None = None,
+    last_id: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The events of a stream, as an EventSource would read them."""
     params: dict[str, Any] = {"stream": stream}
@@ -31,6 +36,8 @@ def follow(
             if line:
                 name, _, value = line.partition(": ")
                 fields[name] = value
+            elif fields.keys() == {"id"}:  # where the stream begins
+                fields = {}
             elif fields:
                 event = json.loads(fields["data"])
                 assert (str(event["sequence"]), event["type"]) == (fields["id"], fields["event"])
@@ -170,6 +177,109 @@ def test_the_organisations_stream_has_no_gap_under_a_crowd(platform: PlatformPro
     events.close()
 
 
+def opening(client: httpx.Client, **asked: Any) -> str:
+    """The first block of a stream, up to the empty line."""
+    with client.stream("GET", "/api/v1/events", **asked) as answer:
+        block: list[str] = []
+        for line in answer.iter_lines():
+            if not line:
+                return "\n".join(block)
+            block.append(line)
+    raise AssertionError("the stream ended before it began")
+
+
+def test_a_stream_from_now_on_tells_nothing_old_and_everything_new(
+    finished: Run, platform: PlatformProcess
+) -> None:
+    client = platform.client()
+    history = follow(client, "org")
+    assert next(history)["sequence"] == 1
+    params = {"stream": "org", "after": "latest"}
+    first, second = opening(client, params=params).split("\n")
+    assert (first, second.partition(": ")[0]) == (": open", "id")
+    newest = int(second.partition(": ")[2])
+    assert newest > 1
+    with client.stream("GET", "/api/v1/events", params=params) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == ": open"
+        assert next(lines) == f"id: {newest}"
+        ok(client.post("/api/v1/federations", json={"name": "from-now"}))
+        told = next(line for line in lines if line.startswith("data: "))
+        assert json.loads(told.removeprefix("data: "))["sequence"] == newest + 1
+    # who was cut off before the first event resumes with the number of the opening
+    resumed = follow(client, "org", after="latest", last_id=newest)
+    assert next(resumed)["data"]["federation"] == "from-now"
+    assert opening(client, params=params, headers={"Last-Event-ID": str(newest)}) == ": open"
+    history.close()
+    resumed.close()
+
+
+def test_from_now_on_of_a_stream_that_ended_is_its_end(finished: Run) -> None:
+    assert list(follow(finished.owner, f"run:{finished.id}", after="latest")) == []
+
+
+def test_what_changes_without_a_run_is_told_once_and_in_order(unstarted: PlatformProcess) -> None:
+    """Also to a listener whose platform is killed and started again in between."""
+    client = unstarted.start().client()
+    events = follow(client, "org")
+    seen = [next(events)]
+    expected = [("organisation.created", None)]
+    done = 0
+
+    def check(*kinds: tuple[str, str]) -> None:
+        expected.extend(kinds)
+        seen.extend(next(events) for _ in kinds)
+        names = ("federation", "deployment", "model")
+        told = [
+            (event["type"], next((event["data"][n] for n in names if n in event["data"]), None))
+            for event in seen
+        ]
+        assert told == expected
+        assert [event["sequence"] for event in seen] == list(range(1, len(seen) + 1))
+
+    def crash() -> None:
+        nonlocal client, events, done
+        events.close()
+        unstarted.end(signal.SIGKILL)
+        client = unstarted.start().client()
+        events = follow(client, "org", last_id=seen[-1]["sequence"])
+        done += 1
+
+    made = ok(client.post("/api/v1/federations", json={"name": "icu"}))
+    check(("federation.created", "icu"))
+    assert seen[-1]["data"] == {"federation": "icu", "federation_id": made["id"]}
+    ok(client.post("/api/v1/federations", json={"name": "icu"}))  # nothing new
+    invite = {"participants": ["site 1", "site 2"]}
+    crash()
+    ok(client.post("/api/v1/federations/icu/invite", json=invite))
+    check(("federation.changed", "icu"))
+    ok(client.post("/api/v1/federations/icu/invite", json=invite))  # new keys, same sites
+    refused(client.post("/api/v1/federations/icu/invite", json={"participants": [""]}), 422,
+            "invalid_input")  # fmt: skip
+    ok(client.post("/api/v1/models", json={"name": "icu"}))
+    check(("model.created", "icu"))
+    refused(client.post("/api/v1/models", json={"name": "icu"}), 409, "conflict")
+    crash()
+    version = small_version(client)
+    ok(client.post("/api/v1/models/icu/versions", json=version))
+    check(("model.version_created", "icu"))
+    for _ in range(2):  # the second changes nothing
+        ok(client.post("/api/v1/deployments", json={"model": "icu"}))
+    check(("deployment.changed", "icu"))
+    assert (seen[-1]["data"]["revision"], seen[-1]["data"]["environment"]) == (1, "sandbox")
+    ok(client.post("/api/v1/models/icu/versions", json=version))
+    crash()
+    ok(client.post("/api/v1/deployments", json={"model": "icu:2"}))
+    check(("model.version_created", "icu"), ("deployment.changed", "icu"))
+    assert seen[-1]["data"]["revision"] == 2
+    # whoever comes late is told the same
+    late = follow(client, "org")
+    assert [next(late) for _ in seen] == seen
+    assert done == 3
+    late.close()
+    events.close()
+
+
 @pytest.mark.parametrize(
     ("params", "headers"),
     [
@@ -177,6 +287,10 @@ def test_the_organisations_stream_has_no_gap_under_a_crowd(platform: PlatformPro
         ({"stream": "run:"}, {}),
         ({}, {}),
         ({"stream": "org", "after": -1}, {}),
+        ({"stream": "org", "after": 10**18}, {}),
+        ({"stream": "org", "after": "newest"}, {}),
+        ({"stream": "org", "after": "latest "}, {}),
+        ({"stream": "org"}, {"Last-Event-ID": "latest"}),
         ({"stream": "org"}, {"Last-Event-ID": "two"}),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -13,6 +14,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 from platform_process import PlatformProcess, Run, moments_of, ok, refused, update_of
 
@@ -136,14 +138,58 @@ def test_an_idle_platform_ends_by_itself(unstarted: PlatformProcess) -> None:
     assert unstarted.process.wait(30) == 0
 
 
-def test_an_open_stream_keeps_the_platform_awake(unstarted: PlatformProcess) -> None:
-    unstarted.start(idle_s=0.5)
+def test_an_open_stream_of_a_run_keeps_the_platform_awake(unstarted: PlatformProcess) -> None:
+    run = Run(unstarted.start(idle_s=1), "awake")
     assert unstarted.process is not None
-    with unstarted.client().stream("GET", "/api/v1/events", params={"stream": "org"}) as answer:
+    params = {"stream": f"run:{run.id}"}
+    with run.owner.stream("GET", "/api/v1/events", params=params) as answer:
         lines = answer.iter_lines()
         next(lines)
-        time.sleep(1.5)
+        time.sleep(2.5)
         assert unstarted.process.poll() is None
+    assert unstarted.process.wait(30) == 0
+
+
+def test_a_participant_that_waits_for_work_keeps_the_platform_awake(
+    unstarted: PlatformProcess,
+) -> None:
+    run = Run(unstarted.start(idle_s=1), "polling", sites=2)
+    ok(run.push(0, run.assignment(0)["round_id"], moments_of(0)))
+    waiting = {"wait_s": 3}
+    assert ok(run.clients[0].get("/api/v1/training/rounds", params=waiting)) == []
+    assert unstarted.process is not None
+    assert unstarted.process.poll() is None
+    assert unstarted.process.wait(30) == 0
+
+
+def test_who_only_looks_on_keeps_nothing_awake(unstarted: PlatformProcess) -> None:
+    """The organisation's stream is open, and somebody asks ten times a second."""
+    unstarted.start(idle_s=1)
+    assert unstarted.process is not None
+    client, looked, passive = unstarted.client(), 0, {"Truststram-Passive": "1"}
+    params = {"stream": "org", "after": "latest"}
+    with unstarted.client().stream("GET", "/api/v1/events", params=params) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        while unstarted.process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):  # it may leave any moment
+                ok(client.get("/health"))
+                ok(client.get("/api/v1/whoami", headers=passive))
+                looked += 1
+            time.sleep(0.1)
+        list(lines)  # was ended in order: a cut would raise
+    assert looked
+    assert unstarted.end() == 0
+    assert "idle for 1 s" in unstarted.log
+
+
+def test_a_change_that_calls_itself_passive_still_counts(unstarted: PlatformProcess) -> None:
+    unstarted.start(idle_s=1)
+    client, began = unstarted.client(headers={"Truststram-Passive": "1"}), time.monotonic()
+    while time.monotonic() - began < 2.5:
+        ok(client.post("/api/v1/federations", json={"name": "icu"}))
+        time.sleep(0.1)
+    assert unstarted.process is not None
     assert unstarted.process.wait(30) == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from platform_process import Run, ok, refused
+from platform_process import Run, ok, refused, small_version
 from serve_process import ServeProcess
 
 
@@ -150,6 +151,107 @@ def test_killed_before_the_setup_it_shows_a_new_token(serving: ServeProcess) -> 
     serving.start()
     assert serving.token != former
     assert serving.set_up()
+
+
+# A lost key --------------------------------------------------------------------------
+
+RESET = "--reset-administrator"
+
+
+def test_a_lost_key_is_replaced_on_the_platforms_own_machine(serving: ServeProcess) -> None:
+    former = serving.set_up()
+    made = ok(serving.client(former).post("/api/v1/models", json={"name": "kept"}))
+    serving.end()
+    serving.start(RESET)
+    assert "It has no administrator any more. Within 24 hours, once:" in serving.said
+    refused(serving.client(former).get("/api/v1/whoami"), 401, "authentication_failed")
+    # the same person, under the same name, or another
+    key = serving.set_up()
+    assert key != former
+    identity = ok(serving.client(key).get("/api/v1/whoami"))
+    assert (identity["name"], identity["role"]) == ("ada", "owner")
+    assert ok(serving.client(key).get("/api/v1/models/kept")) == made
+    serving.end()
+    assert "the administrator was reset" in serving.log
+    for secret in (former, key):
+        assert secret not in serving.log
+    # an ordinary start goes on with the new key, and shows no token
+    serving.start()
+    assert "setup token" not in serving.said
+    assert ok(serving.client(key).get("/api/v1/whoami")) == identity
+    refused(serving.client(former).get("/api/v1/whoami"), 401, "authentication_failed")
+    # who was administrator stays in the records, under a name that says until when
+    with closing(sqlite3.connect(serving.home / "platform.db", timeout=20)) as database:
+        owners = database.execute("SELECT name FROM principals WHERE role = 'owner' ORDER BY name")
+        names = [name for (name,) in owners]
+    assert names[0] == "ada"
+    assert len(names) == 2
+    assert names[1].startswith("ada (until 2")
+
+
+def test_a_reset_while_the_platform_runs_says_to_stop_it_and_changes_nothing(
+    serving: ServeProcess,
+) -> None:
+    key = serving.set_up()
+    told = serving.refusal(RESET)
+    assert told == (
+        f"A platform is running for {serving.home} already; stop it, and start it once with "
+        "--reset-administrator."
+    )
+    assert ok(serving.client(key).get("/api/v1/whoami"))["role"] == "owner"
+
+
+def test_a_reset_that_cannot_start_takes_no_key_away(serving: ServeProcess) -> None:
+    key = serving.set_up()
+    serving.end()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", serving.port))
+        taken.listen()
+        assert "cannot be used" in serving.refusal(RESET)
+    serving.start()
+    assert ok(serving.client(key).get("/api/v1/whoami"))["role"] == "owner"
+
+
+def test_a_folder_without_a_platform_has_nobody_to_reset(tmp_path: Path) -> None:
+    nobody = ServeProcess(tmp_path / "typo")
+    assert nobody.refusal(RESET) == (
+        f"{nobody.home} holds no standing platform whose administrator could be reset; check "
+        "--home."
+    )
+    assert not nobody.home.exists()
+
+
+def test_killed_after_a_reset_it_still_waits_for_its_administrator(serving: ServeProcess) -> None:
+    former = serving.set_up()
+    serving.end()
+    serving.start(RESET)
+    first = serving.token
+    serving.end(signal.SIGKILL)
+    serving.start()
+    assert serving.token != first
+    refused(serving.client(former).get("/api/v1/whoami"), 401, "authentication_failed")
+    assert serving.set_up()
+
+
+# Results and deployments ---------------------------------------------------------------
+
+
+def test_a_deployment_without_an_environment_goes_to_the_platforms_own(
+    serving: ServeProcess,
+) -> None:
+    client = serving.client(serving.set_up())
+    ok(client.post("/api/v1/models", json={"name": "icu"}))
+    version = small_version(client)
+    ok(client.post("/api/v1/models/icu/versions", json=version))
+    for body in ({"model": "icu"}, {"model": "icu", "environment": None}):
+        assert ok(client.post("/api/v1/deployments", json=body))["environment"] == "production"
+    named = {"model": "icu", "environment": "trial"}
+    assert ok(client.post("/api/v1/deployments", json=named))["environment"] == "trial"
+    assert ok(client.get("/api/v1/models/icu"))["deployed_version"] == 1
+    found = ok(client.get("/api/v1/deployments/icu"))
+    assert (found["environment"], found["revision"]) == ("production", 1)
+    refusal = client.post("/api/v1/deployments", json={"model": "icu", "environment": "No!"})
+    assert refused(refusal, 422, "invalid_input")["choices"] == ["production"]
 
 
 def test_the_result_of_a_federation_is_registered_but_not_deployed(serving: ServeProcess) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from truststram_lab.schemas.base import Page
 from truststram_lab.schemas.federation import (
@@ -100,10 +101,11 @@ class Events:
     def __init__(self, driver: HttpDriver) -> None:
         self._driver = driver
 
-    def stream(self, name: str, *, after: int = 0) -> EventStream:
+    def stream(self, name: str, *, after: int | Literal["latest"] = 0) -> EventStream:
         """The events of ``run:<id>`` or ``org`` after number ``after``, as they happen.
 
-        It survives cuts and restarts of the platform without losing or repeating an event,
+        ``after="latest"`` leaves out what was there when the first event is asked for. The
+        stream survives cuts and restarts of the platform without losing or repeating an event,
         and ends when the run is completed or has failed. ``close()`` ends it from any thread.
         """
         return EventStream(self._driver.sibling(), Subscription(name, after))
@@ -115,7 +117,7 @@ class AsyncEvents:
     def __init__(self, driver: AsyncHttpDriver) -> None:
         self._driver = driver
 
-    def stream(self, name: str, *, after: int = 0) -> AsyncEventStream:
+    def stream(self, name: str, *, after: int | Literal["latest"] = 0) -> AsyncEventStream:
         """The same with ``async for``; ``aclose()`` or cancelling the task ends it."""
         return AsyncEventStream(self._driver.sibling(), Subscription(name, after))
 

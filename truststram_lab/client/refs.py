@@ -5,12 +5,13 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from truststram_lab.exceptions import InvalidInputError
+from truststram_lab.schemas.references import Reference
 from truststram_lab.schemas.registry import Model, ModelVersion
 from truststram_lab.schemas.serving import Deployment
 
-__all__ = ["ModelRef", "model_ref", "segment"]
+__all__ = ["ModelRef", "model_ref", "reference", "segment"]
 
-#: "name", "name:version", an id, or the object itself
+#: "name", "name:version", "name@alias", an id, or the object itself
 ModelRef = str | Model | ModelVersion | Deployment
 
 
@@ -33,3 +34,8 @@ def model_ref(model: ModelRef) -> str:
     if isinstance(model, Model):
         return model.name
     return model.name if isinstance(model, Deployment) else model
+
+
+def reference(model: ModelRef) -> Reference:
+    """The same taken apart; raises InvalidInputError if a part of it is missing."""
+    return Reference.parse(model_ref(model))

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
 
 from pydantic import Field
 
-from truststram_lab.exceptions import PlatformError
+from truststram_lab.exceptions import InvalidInputError, PlatformError
 from truststram_lab.schemas.base import Page, Schema
-from truststram_lab.schemas.registry import CreateModel, CreateVersion, Model, ModelVersion
+from truststram_lab.schemas.registry import (
+    CreateModel,
+    CreateVersion,
+    Model,
+    ModelVersion,
+    SetAlias,
+)
 from truststram_lab.transport import Call, Resource, call
 from truststram_lab.transport.calls import D
 
-from .refs import ModelRef, model_ref, segment
+from .refs import ModelRef, model_ref, reference, segment
 
 __all__ = ["Blobs", "Models"]
 
@@ -33,8 +38,11 @@ class Models(Resource[D]):
 
     @call
     def get(self, model: ModelRef) -> Call[Model]:
-        """A model by name or id; raises ModelNotFoundError with the nearest names."""
-        return Call("GET", _path(model), Model)
+        """A model by name or id; raises ModelNotFoundError with the nearest names.
+
+        Where ``model`` names a version or an alias, that must exist, too.
+        """
+        return Call("GET", _ref_path(model), Model)
 
     @call
     def create(
@@ -50,13 +58,21 @@ class Models(Resource[D]):
     ) -> Call[Page[ModelVersion]]:
         """The versions of a model, newest first."""
         query = {"limit": limit, "cursor": cursor}
-        return Call("GET", f"{_path(model)}/versions", Page[ModelVersion], query=query)
+        return Call("GET", f"{_ref_path(model)}/versions", Page[ModelVersion], query=query)
 
     @call
-    def version(
-        self, model: ModelRef, version: int | Literal["latest", "deployed"] | str = "latest"
-    ) -> Call[ModelVersion]:
-        """One version by its number, or ``latest`` or ``deployed``."""
+    def version(self, model: ModelRef, version: int | str | None = None) -> Call[ModelVersion]:
+        """One version of a model.
+
+        Args:
+            model: "icu:3" and "icu@champion" name their version themselves.
+            version: its number or label, ``latest``, ``deployed`` or ``@alias``; None is the
+                one that ``model`` names, or else the latest.
+
+        Raises:
+            ModelNotFoundError: no such model, version or alias; has the nearest.
+            InvalidInputError: ``model`` names a version and ``version`` another.
+        """
         return Call("GET", _version_path(model, version), ModelVersion)
 
     @call
@@ -65,10 +81,34 @@ class Models(Resource[D]):
         return Call("POST", f"{_path(model)}/versions", ModelVersion, json=version)
 
     @call
-    def download(
-        self, model: ModelRef, version: int | Literal["latest", "deployed"] | str = "latest"
-    ) -> Call[bytes]:
-        """The weights of a version, a safetensors file."""
+    def set_alias(
+        self, model: ModelRef, alias: str, version: int | str | None = None
+    ) -> Call[Model]:
+        """Let ``model@alias`` name a version from now on, whatever it named before.
+
+        What was deployed by the alias stays on the version that it named then.
+
+        Args:
+            model: the model; "icu:3" names the version, too.
+            alias: small letters, digits, dots, dashes and underscores; no version's label.
+            version: as in :meth:`version`.
+
+        Raises:
+            ModelNotFoundError: no such model or version.
+            InvalidInputError: ``alias`` cannot be one; suggests one.
+            ConflictError: ``alias`` is the label of a version.
+        """
+        body = SetAlias(version=_which(model, version))
+        return Call("PUT", _alias_path(model, alias), Model, json=body)
+
+    @call
+    def delete_alias(self, model: ModelRef, alias: str) -> Call[Model]:
+        """Take an alias away; raises ModelNotFoundError with the nearest if there is none."""
+        return Call("DELETE", _alias_path(model, alias), Model)
+
+    @call
+    def download(self, model: ModelRef, version: int | str | None = None) -> Call[bytes]:
+        """The weights of a version (see :meth:`version`), a safetensors file."""
         path = f"{_version_path(model, version)}/download"
         return Call("GET", path, bytes, timeout_s=_TRANSFER_S)
 
@@ -113,10 +153,33 @@ class _Stored(Schema):
     size_bytes: int = Field(ge=0)
 
 
+def _ref_path(model: ModelRef) -> str:
+    """With the version or alias that it names, so that the platform checks that it exists."""
+    return f"/api/v1/models/{segment(model_ref(model), 'a model')}"
+
+
 def _path(model: ModelRef) -> str:
-    name, _, _ = model_ref(model).partition(":")
-    return f"/api/v1/models/{segment(name, 'a model')}"
+    return f"/api/v1/models/{segment(reference(model).name, 'a model')}"
 
 
-def _version_path(model: ModelRef, version: int | str) -> str:
-    return f"{_path(model)}/versions/{segment(version, 'a version')}"
+def _alias_path(model: ModelRef, alias: str) -> str:
+    return f"{_path(model)}/aliases/{segment(alias, 'an alias')}"
+
+
+def _version_path(model: ModelRef, version: int | str | None) -> str:
+    return f"{_path(model)}/versions/{segment(_which(model, version), 'a version')}"
+
+
+def _which(model: ModelRef, version: int | str | None) -> str:
+    """How the version is named inside its model."""
+    asked = reference(model)
+    named = asked.version if asked.alias is None else f"@{asked.alias}"
+    if version is None:
+        return named or "latest"
+    if named is not None and named != str(version):
+        raise InvalidInputError(
+            f"{str(asked)!r} names a version and version={version!r} another; leave one out.",
+            field="version",
+            choices=[named],
+        )
+    return str(version)

@@ -41,8 +41,14 @@ class Deployments(Resource[D]):
         return Call("GET", f"/api/v1/deployments/{segment(name, 'a deployment')}", Deployment)
 
     @call
-    def create(self, model: ModelRef, *, environment: str = "sandbox") -> Call[Deployment]:
-        """Point the endpoint of the model at a version ("name:3"; "name" is its latest)."""
+    def create(self, model: ModelRef, *, environment: str | None = None) -> Call[Deployment]:
+        """Point the endpoint of the model at a version.
+
+        Args:
+            model: "icu" is its latest version, "icu:3" that one, and "icu@champion" the one
+                that the alias names now; the deployment stays on it when the alias moves.
+            environment: None is the platform's own.
+        """
         body = CreateDeployment(model=model_ref(model), environment=environment)
         return Call("POST", "/api/v1/deployments", Deployment, json=body)
 
@@ -62,7 +68,8 @@ class Inference(Resource[D]):
         """Predict one row.
 
         Args:
-            model_id: "name" follows the endpoint, "name:3" is that version.
+            model_id: "name" follows the endpoint, "name:3" is that version, "name@alias" the
+                one that the alias names now.
             data: column name -> value, every column of the model's signature; None where
                 a value is missing.
             explain: add what each column contributed.

@@ -99,7 +99,7 @@ def _layout(state: Mapping[str, np.ndarray]) -> tuple[dict[str, list[int]], list
     return offsets, ordered
 
 
-def decode(body: bytes) -> tuple[State, dict[str, str]]:
+def decode(body: bytes | memoryview) -> tuple[State, dict[str, str]]:
     """Read a safetensors file: the arrays, in the header's order, and its metadata.
 
     The arrays are read-only views into ``body``; nothing is copied.
@@ -130,7 +130,7 @@ def _reject(fact: str) -> UpdateRejectedError:
     )
 
 
-def _header(body: bytes) -> dict[str, Any]:
+def _header(body: bytes | memoryview) -> dict[str, Any]:
     if len(body) < _PREFIX_BYTES:
         raise _reject(f"it has {len(body)} bytes, and the header's length alone takes 8")
     size = int.from_bytes(body[:_PREFIX_BYTES], "little")
@@ -138,7 +138,7 @@ def _header(body: bytes) -> dict[str, Any]:
         raise _reject(f"its header claims {size} bytes, but {len(body) - _PREFIX_BYTES} follow")
     try:
         header = json.loads(
-            body[_PREFIX_BYTES : _PREFIX_BYTES + size].decode("utf-8"),
+            bytes(body[_PREFIX_BYTES : _PREFIX_BYTES + size]).decode("utf-8"),
             object_pairs_hook=_without_duplicates,
         )
     except (ValueError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,10 +10,12 @@ from .namespace import Scope
 
 __all__ = [
     "Completing",
+    "aliases_of_model",
     "columns_of_data",
     "data_sets_and_frames",
     "frames",
     "labels_of_target",
+    "model_references",
     "models",
     "rows",
     "runs",
@@ -24,12 +27,14 @@ __all__ = [
 class Completing:
     """A line that is being typed: what stands in it, and where more names come from.
 
-    ``names`` answers for ``models``, ``runs`` and ``datasets``, quickly or with nothing.
+    ``names`` answers for ``models``, ``aliases`` (``name@alias``), ``runs`` and ``datasets``,
+    quickly or with nothing; ``fragment`` is the word under the cursor.
     """
 
     given: dict[str, str]
     scope: Scope
     names: Callable[[str], list[str]]
+    fragment: str = ""
 
 
 def words(*choices: str) -> Callable[[Completing], list[str]]:
@@ -40,6 +45,18 @@ def words(*choices: str) -> Callable[[Completing], list[str]]:
 def models(line: Completing) -> list[str]:
     """Names of models."""
     return line.names("models")
+
+
+def model_references(line: Completing) -> list[str]:
+    """Names of models; after an ``@``, their aliases."""
+    return line.names("aliases" if "@" in line.fragment else "models")
+
+
+def aliases_of_model(line: Completing) -> list[str]:
+    """Aliases of the model that the line names."""
+    name = re.split("[:@]", line.given.get("name", ""))[0]
+    refs = (ref.partition("@") for ref in line.names("aliases"))
+    return [alias for model, _, alias in refs if model == name and alias != "latest"]
 
 
 def runs(line: Completing) -> list[str]:

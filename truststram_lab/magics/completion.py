@@ -65,7 +65,7 @@ def complete_line(text: str, scope: Scope, names: Callable[[str], list[str]]) ->
     if awaited is None and fragment.startswith("-"):
         return Candidates(fragment, _flags(command, fragment, given), "param")
     action = awaited or position
-    line = Completing(given, scope, names)
+    line = Completing(given, scope, names, fragment)
     texts = _values(command.parser, action, fragment, line)
     if awaited is None and not fragment:
         # Nothing is typed yet: the words that fit, then the flags.

@@ -1,12 +1,19 @@
-"""The models of the organisation."""
+"""The models of the organisation, and the aliases of their versions."""
 
 from __future__ import annotations
 
 from . import completers
 from .command import Line, VerbCall, command
-from .parsing import argument
+from .parsing import argument, one_of
 
 __all__ = ["models"]
+
+_ACTIONS = ("alias", "unalias")
+
+
+def _version(text: str) -> int | str:
+    """A version's number, or its label, or ``latest`` or ``deployed``."""
+    return int(text) if text.isascii() and text.isdigit() else text
 
 
 @command(
@@ -15,12 +22,41 @@ __all__ = ["models"]
         "name",
         metavar="NAME",
         nargs="?",
-        complete=completers.models,
-        help="show this model and its versions",
+        complete=completers.model_references,
+        help="show this model and its versions; also name:version or name@alias",
     ),
-    summary="List models, or show one and its versions.",
-    examples=("%ts_models", "%ts_models breast-cancer"),
+    argument(
+        "action",
+        metavar="alias|unalias",
+        nargs="?",
+        type=one_of(*_ACTIONS),
+        complete=completers.words(*_ACTIONS),
+        help="let ALIAS name a version from now on, or take it away",
+    ),
+    argument(
+        "alias",
+        metavar="ALIAS",
+        nargs="?",
+        complete=completers.aliases_of_model,
+        help="such as champion; then NAME@champion goes wherever a model does",
+    ),
+    argument(
+        "--version",
+        metavar="V",
+        type=_version,
+        complete=completers.words("latest", "deployed"),
+        help="the version to name: a number, a label, latest or deployed; latest when left out",
+    ),
+    summary="List models, show one and its versions, or move its aliases.",
+    examples=(
+        "%ts_models",
+        "%ts_models breast-cancer",
+        "%ts_models breast-cancer alias champion --version 2",
+        "%ts_models breast-cancer unalias champion",
+    ),
 )
 def models(line: Line) -> VerbCall:
     """``%ts_models``."""
-    return VerbCall("models", tuple(line.given.values()))
+    given = dict(line.given)
+    words = tuple(given.pop(word) for word in ("name", "action", "alias") if word in given)
+    return VerbCall("models", words, given)

@@ -17,8 +17,8 @@ __all__ = ["predict"]
     argument(
         "model",
         metavar="MODEL",
-        complete=completers.models,
-        help="its name, for what is deployed, or name:version",
+        complete=completers.model_references,
+        help="its name, for what is deployed, or name:version, or name@alias",
     ),
     argument(
         "data",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .accounts import doctor_card, identity_card, notice_card, sandbox_card, where_card
 from .card import Card
-from .federation import run_announcement, run_card, runs_card
+from .federation import run_card, runs_card
 from .registry import model_card, models_card
 from .serving import adds_up, deployments_card, prediction_card
 from .text import FOLD_MARK
@@ -20,7 +20,6 @@ __all__ = [
     "models_card",
     "notice_card",
     "prediction_card",
-    "run_announcement",
     "run_card",
     "runs_card",
     "sandbox_card",

@@ -12,7 +12,7 @@ from .numbers import clip, count, duration, moment, plural, share, short_list
 from .run_details import plan_fold, platform_fold, rounds_fold, scores_fold
 from .sites import site_table
 
-__all__ = ["run_announcement", "run_card", "runs_card"]
+__all__ = ["run_card", "runs_card"]
 
 _BAR_CELLS = 10
 _RUNS_SHOWN = 40
@@ -67,25 +67,6 @@ def runs_card(runs: Sequence[Run]) -> Card:
     table = Table("Runs", columns, rows, f"and {plural(rest, 'more run')}" if rest > 0 else "")
     hint = Line.of("Look at one: ", Code(f"%ts_runs {runs[0].name}"))
     return make_card("runs", [table, hint], {"runs": [_run_summary(run) for run in runs]})
-
-
-def run_announcement(run: Run) -> str:
-    """One short sentence on where the run is, for a screen reader; it changes once a round."""
-    place = f"round {run.round} of {run.plan.rounds}"
-    if run.status == "completed":
-        return f"{run.name} is done{_heard_accuracy(run)}."
-    if run.status == "stopped":
-        return f"{run.name} was stopped after {place}."
-    if run.status == "failed":
-        return f"{run.name} failed after {place}."
-    if run.status == "statistics":
-        return f"{run.name}: collecting means and variances."
-    return f"{run.name}: {place} is done{_heard_accuracy(run)}."
-
-
-def _heard_accuracy(run: Run) -> str:
-    history = run.report.history if run.report else []
-    return f", accuracy {share(history[-1].accuracy)}" if history else ""
 
 
 def _headline(run: Run, report: RunReport) -> Line:

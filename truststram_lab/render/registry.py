@@ -19,6 +19,7 @@ _MODELS_SHOWN = 40
 _VERSIONS_SHOWN = 25
 _COLUMNS_SHOWN = 40
 _METRICS_SHOWN = 4
+_ALIASES_SHOWN = 4
 
 
 def models_card(models: Sequence[Model]) -> Card:
@@ -32,12 +33,13 @@ def models_card(models: Sequence[Model]) -> Card:
         Column("Versions", "right"),
         Column("Latest", "right"),
         Column("Deployed", "right"),
-        Column("Framework"),
-        Column("Created (UTC)"),
     ]
+    # In text both would leave no room for the names; the framework is on the model's own card.
+    aliased = any(model.aliases for model in shown)
+    columns += [Column("Aliases" if aliased else "Framework"), Column("Created (UTC)")]
     if any(model.description for model in shown):
         columns.append(Column("Description"))
-    rows = tuple(_model_row(model)[: len(columns)] for model in shown)
+    rows = tuple(_model_row(model, aliased)[: len(columns)] for model in shown)
     rest = len(models) - len(rows)
     more = f"and {plural(rest, 'more model')}" if rest > 0 else ""
     hint = Line.of("Look at one: ", Code(f"%ts_models {models[0].name}"))
@@ -45,16 +47,29 @@ def models_card(models: Sequence[Model]) -> Card:
     return make_card("models", [Table("Models", tuple(columns), rows, more), hint], data)
 
 
-def model_card(model: Model, versions: Sequence[ModelVersion]) -> Card:
-    """One model: its versions, newest first, and what the newest takes in."""
-    document: list[Block] = [_headline(model)]
+def model_card(
+    model: Model,
+    versions: Sequence[ModelVersion],
+    *,
+    chosen: ModelVersion | None = None,
+    said: str = "",
+) -> Card:
+    """One model: its versions, newest first, and what one of them takes in.
+
+    Args:
+        chosen: the version that was asked for; None is the newest.
+        said: what was just done, first on the card.
+    """
+    document: list[Block] = [Line.of(clip(said, 300))] if said else []
+    document.append(_headline(model))
     if model.description:
         document.append(Line.of(clip(model.description, 400)))
     if versions:
         document.append(_version_table(model, versions))
         if model.deployed_version is not None:
             document.append(Line.of("Ask it: ", Code(f"%ts_predict {model.name}")))
-        document += [_inputs_fold(versions[0]), _origin_fold(model, versions[0])]
+        chosen = chosen or versions[0]
+        document += [_inputs_fold(chosen), _origin_fold(model, chosen)]
     else:
         document.append(Line.of("It has no version yet: a run of this name adds one."))
     data = {
@@ -64,13 +79,14 @@ def model_card(model: Model, versions: Sequence[ModelVersion]) -> Card:
     return make_card("model", document, data)
 
 
-def _model_row(model: Model) -> tuple[Cell, ...]:
+def _model_row(model: Model, aliased: bool) -> tuple[Cell, ...]:
+    aliases = [f"@{clip(entry.alias, 30)} {count(entry.version)}" for entry in model.aliases]
     return (
         model.name,
         count(model.version_count),
         _number(model.latest_version),
         _number(model.deployed_version),
-        clip(model.framework, 30),
+        short_list(aliases, _ALIASES_SHOWN) if aliased else clip(model.framework, 30),
         moment(model.created_at, zone=""),
         clip(model.description, 100),
     )
@@ -116,8 +132,11 @@ def _version_table(model: Model, versions: Sequence[ModelVersion]) -> Table:
 
 
 def _sequence(model: Model, version: ModelVersion) -> str:
-    deployed = ", deployed" if version.sequence == model.deployed_version else ""
-    return f"{count(version.sequence)}{deployed}"
+    deployed = ["deployed"] if version.sequence == model.deployed_version else []
+    mine = [entry for entry in model.aliases if entry.version == version.sequence]
+    shown = [f"@{clip(entry.alias, 30)}" for entry in mine[:_ALIASES_SHOWN]]
+    rest = [f"{count(len(mine) - len(shown))} more"] if len(mine) > len(shown) else []
+    return ", ".join([count(version.sequence), *deployed, *shown, *rest])
 
 
 def _federation(lineage: Lineage) -> str:
@@ -198,6 +217,14 @@ def _origin_fold(model: Model, version: ModelVersion) -> Fold:
         ("federation", _federation(lineage)),
         ("data", f"sha256 {lineage.data_sha256[:12]}" if lineage.data_sha256 else "not recorded"),
         ("code", clip(lineage.code_version or "not recorded")),
+    ]
+    rows += [
+        (
+            f"@{clip(entry.alias, 30)}",
+            f"since {moment(entry.moved_at)}, by {clip(entry.moved_by)}",
+        )
+        for entry in model.aliases
+        if entry.version == version.sequence
     ]
     return Fold(
         f"Where version {version.sequence} comes from", (facts("Origin and contents", rows),)

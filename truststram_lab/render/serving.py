@@ -58,7 +58,7 @@ def deployments_card(deployments: Sequence[Deployment]) -> Card:
     rows = tuple(
         (
             f"{clip(entry.name)} ({clip(entry.environment, 20)})",
-            f"{clip(entry.model)}:{entry.version}",
+            _pinned(entry),
             entry.status,
             count(entry.revision),
             moment(entry.updated_at, zone=""),
@@ -74,6 +74,11 @@ def deployments_card(deployments: Sequence[Deployment]) -> Card:
     fold = Fold("Addresses", (facts("Where programs ask them", addresses),))
     data = {"deployments": [plain_data(entry) for entry in deployments]}
     return make_card("deployments", [table, hint, fold], data)
+
+
+def _pinned(entry: Deployment) -> str:
+    named = "" if entry.reference is None else f", named as {clip(entry.reference)}"
+    return f"{clip(entry.model)}:{entry.version}{named}"
 
 
 # One row -------------------------------------------------------------------------------

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from .base import Request, Schema
 from .tables import Signature, Statistics
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,99}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+#: semantic versions fit; nothing that a reference would take apart does
+LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -59,8 +61,32 @@ class CreateModel(Request):
     framework: str = "pytorch"
 
 
+class SetAlias(Request):
+    """Which version an alias is to name: a number, a label, ``latest`` or ``deployed``."""
+
+    version: int | str = "latest"
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _names_one(cls, value: object) -> object:
+        # Before the union is tried: its own complaint would name the types, not the way out.
+        number = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**9
+        if number or (isinstance(value, str) and 0 < len(value) <= 255):
+            return value
+        raise ValueError("write a version's number or label, 'latest' or 'deployed'")
+
+
+class Alias(Schema):
+    """A name that moves: ``model@alias`` is ``version`` since ``moved_at``, by ``moved_by``."""
+
+    alias: str
+    version: int
+    moved_at: str
+    moved_by: str
+
+
 class Model(Schema):
-    """A named line of versions."""
+    """A named line of versions; its aliases in alphabetical order."""
 
     id: str
     name: str
@@ -69,13 +95,14 @@ class Model(Schema):
     version_count: int
     latest_version: int | None
     deployed_version: int | None
+    aliases: list[Alias] = Field(default_factory=list)
     created_at: str
 
 
 class CreateVersion(Request):
     """A version to register; its blobs must have been uploaded before."""
 
-    label: str | None = None
+    label: Annotated[str, Field(pattern=LABEL_PATTERN)] | None = None
     format: Literal["safetensors"] = "safetensors"
     weights_sha256: Sha256
     architecture: Architecture

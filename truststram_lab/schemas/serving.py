@@ -12,20 +12,29 @@ Scalar = float | int | bool | str | None
 
 
 class CreateDeployment(Request):
-    """Point the endpoint of ``model`` ("name" or "name:version") at that version."""
+    """Point the endpoint of ``model`` ("name", "name:version" or "name@alias").
+
+    Without an ``environment`` it is the platform's own: ``sandbox`` on this computer's private
+    one, ``production`` on a team's.
+    """
 
     model: str
-    environment: str = "sandbox"
+    environment: str | None = None
 
 
 class Deployment(Schema):
-    """An endpoint (stable URL) and the version its traffic goes to."""
+    """An endpoint (stable URL) and the version its traffic goes to.
+
+    ``reference`` is how the version was named where that was by an alias, such as
+    ``icu@champion``: the alias may move, the deployment stays on ``version``.
+    """
 
     id: str
     name: str
     environment: str
     model: str
     version: int
+    reference: str | None = None
     revision: int
     status: Literal["ready", "starting", "failed", "drained"]
     endpoint_url: str

@@ -29,6 +29,7 @@ from truststram_lab.exceptions import ConfigurationError, TrustStramException
 from .app import build_app, build_services, describe
 from .deps import Services
 from .logs import log_to
+from .services.setup import reset_administrator, setup_token
 from .settings import Front, Settings
 from .state import HOST, listen, listen_at, own, read_state, resolve, write_standing, write_state
 
@@ -40,6 +41,10 @@ log = logging.getLogger("truststram_lab.server")
 _GRACE_S = 1
 
 _PRODUCTION = "production"
+
+#: what to do about a folder that another platform serves
+_OWN = "use it, or choose another folder with --home"
+_OWN_AGAIN = "stop it, and start it once with --reset-administrator"
 
 
 class PlatformServer(uvicorn.Server):
@@ -79,6 +84,7 @@ class PlatformServer(uvicorn.Server):
             lifecycle.touch()
         if idle_s and lifecycle.idle_s > idle_s:
             log.info("idle for %g s", idle_s)
+            lifecycle.close()  # there may be streams of who only looks on
             return True
         return await super().on_tick(counter)
 
@@ -114,8 +120,12 @@ def serve(settings: Settings) -> None:
             log.info("ended")
 
 
-def stand(settings: Settings, front: Front) -> None:
+def stand(settings: Settings, front: Front, *, reset: bool = False) -> None:
     """Run a team's platform until it is told to end.
+
+    Args:
+        reset: first take the administrator's keys away, and show a setup token as at the
+            first start. Nothing is taken away unless the platform can start.
 
     Raises:
         ConfigurationError: keys would travel in the clear, or the folder, the certificate,
@@ -125,7 +135,12 @@ def stand(settings: Settings, front: Front) -> None:
     address = resolve(front.host)
     front.check_exposure(address)
     _check_certificate(front)
-    with own(settings.home):
+    if reset and not settings.standing_file.exists():
+        raise ConfigurationError(
+            f"{settings.home} holds no standing platform whose administrator could be reset; "
+            "check --home."
+        )
+    with own(settings.home, _OWN_AGAIN if reset else _OWN):
         if settings.state_file.exists():
             raise ConfigurationError(
                 f"{settings.home} is a sandbox's folder, whose key lies in a file; choose another "
@@ -138,10 +153,13 @@ def stand(settings: Settings, front: Front) -> None:
             services = build_services(settings)
             # Before the folder's first request: from now on no sandbox starts in it.
             write_standing(settings, url)
+            if reset:
+                former = reset_administrator(services.engine)
+                log.warning("the administrator was reset; keys revoked of %d", len(former))
 
             def listening() -> None:
                 log.info("listening for %s, version %s", url, settings.version)
-                _announce(settings, url, services.accounts.setup_token())
+                _announce(settings, url, setup_token(services.engine), again=reset)
 
             app = build_app(services, hosts, front)
             server = PlatformServer(_uvicorn_config(app, front), services, listening)
@@ -149,12 +167,12 @@ def stand(settings: Settings, front: Front) -> None:
             log.info("ended")
 
 
-def _announce(settings: Settings, url: str, token: str | None) -> None:
+def _announce(settings: Settings, url: str, token: str | None, *, again: bool) -> None:
     """Tell the terminal, and nobody else, where the platform is and how to become its owner."""
     lines = [f"TrustStram {settings.version} is at {url}; its log is {settings.log}."]
     if token is not None:
         lines += [
-            "It has no administrator yet. Within 24 hours, once:",
+            f"It has no administrator {'any more' if again else 'yet'}. Within 24 hours, once:",
             f"    truststram-lab setup --url {url}",
             f"    setup token: {token}",
         ]
@@ -263,6 +281,12 @@ def _main_standing(arguments: Sequence[str]) -> None:
         metavar="ADDRESS",
         help="where X-Forwarded-* may come from besides loopback: an address or a network",
     )
+    parser.add_argument(
+        "--reset-administrator",
+        action="store_true",
+        help="for a lost key: revoke the administrator's keys and show a setup token; for one "
+        "start, by hand, while the platform does not run",
+    )
     options = parser.parse_args(arguments)
     front = Front(
         host=options.host,
@@ -279,7 +303,7 @@ def _main_standing(arguments: Sequence[str]) -> None:
         database_url=config.setting("DATABASE_URL").value,
         environment=_PRODUCTION,
     )
-    stand(settings, front)
+    stand(settings, front, reset=options.reset_administrator)
 
 
 def _file(path: Path | None) -> Path | None:

@@ -11,13 +11,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from truststram_lab.exceptions import InvalidInputError, NotFoundError, TrustStramException
 
 from .deps import Services, validation_problem
-from .http import AccessLog, problem, unexpected
+from .http import ABANDONED, AccessLog, problem, unexpected
 from .lifecycle import Lifecycle, ReadinessProbe
 from .openapi import document
 from .routes import accounts, events, federation, health, registry, sandbox, serving
@@ -31,6 +32,7 @@ from .services.registry import RegistryService
 from .services.rounds import RoundsService
 from .services.runs import RunsService
 from .services.serving import ServingService
+from .services.setup import Setup
 from .settings import Front, Settings
 from .stores.blobs import BlobStore
 from .stores.engine import on_commit, open_engine
@@ -106,6 +108,7 @@ def build_api(services: Services) -> FastAPI:
     api = _routes(settings.version, standing=settings.standing)
     api.router.lifespan_context = lifespan
     api.state.services = services
+    api.state.setup = Setup(services.engine, services.accounts)
     api.state.readiness = ReadinessProbe(services.engine, settings.blobs, services.lifecycle)
     api.add_exception_handler(TrustStramException, _told)
     api.add_exception_handler(RequestValidationError, _invalid)
@@ -175,6 +178,9 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
+    if isinstance(error, ClientDisconnect):
+        # The caller left before its request was whole: nobody reads this, the log has it.
+        return Response(status_code=ABANDONED)
     response = problem(unexpected(error))
     request.state.failure = response
     return response

@@ -9,8 +9,10 @@ import re
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qs
 
 from sqlalchemy.exc import IntegrityError
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,13 +26,17 @@ from truststram_lab.exceptions import (
 
 from .lifecycle import Lifecycle
 from .stores.ids import new_id
+from .stores.outbox import ORGANISATION_STREAM
 
-__all__ = ["AccessLog", "content_digest", "declared_sha256", "problem", "unexpected"]
+__all__ = ["ABANDONED", "AccessLog", "content_digest", "declared_sha256", "problem", "unexpected"]
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("truststram_lab.access")
 
 PROBLEM_TYPE = "application/problem+json"
+
+#: what the log says of a request whose caller left before it had its answer; never sent
+ABANDONED = 499
 
 
 def problem(
@@ -86,6 +92,23 @@ def declared_sha256(header: str | None) -> str:
     )
 
 
+def _is_passive(scope: Scope) -> bool:
+    """Whether somebody only looks on, which is no reason to stay: a sandbox may end meanwhile.
+
+    These are the question who is here, the organisation's stream, and what says so itself:
+    Jupyter's panel looks for the platform and listens as long as a browser shows it.
+    """
+    if scope["method"] not in ("GET", "HEAD"):
+        return False
+    if scope["path"] == "/health":
+        return True
+    if scope["path"] == "/api/v1/events":
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        if query.get("stream") == [ORGANISATION_STREAM]:
+            return True
+    return Headers(scope=scope).get("truststram-passive") == "1"
+
+
 class AccessLog:
     """The outermost layer: one log line a request, and no error without a sentence."""
 
@@ -99,7 +122,7 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        line: dict[str, Any] = {"status": 499, "bytes_in": 0, "bytes_out": 0}
+        line: dict[str, Any] = {"status": ABANDONED, "bytes_in": 0, "bytes_out": 0}
 
         async def counted_receive() -> Message:
             message = await receive()
@@ -114,7 +137,7 @@ class AccessLog:
             await send(message)
 
         scope.setdefault("state", {})
-        with self._lifecycle.request():
+        with self._lifecycle.request(passive=_is_passive(scope)):
             try:
                 await self._answer(scope, counted_receive, counted_send, line)
             finally:
@@ -133,7 +156,7 @@ class AccessLog:
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:
-            return  # nobody is left to answer; the line says 499
+            return  # nobody is left to answer; and the line says so
         except TrustStramException as error:
             response = problem(error)
         except Exception as error:  # noqa: BLE001 - it is logged, and answered as a problem
@@ -141,5 +164,5 @@ class AccessLog:
             response = scope["state"].get("failure") or problem(unexpected(error))
         else:
             return
-        if line["status"] == 499:
+        if line["status"] == ABANDONED:
             await response(scope, receive, send)

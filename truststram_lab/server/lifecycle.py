@@ -43,8 +43,11 @@ class Lifecycle:
         self._closed: list[Callable[[], None]] = []
 
     @contextmanager
-    def request(self) -> Iterator[None]:
-        """A request, or a stream, is open."""
+    def request(self, *, passive: bool = False) -> Iterator[None]:
+        """A request, or a stream, is open; one that only looks on keeps nothing awake."""
+        if passive:
+            yield
+            return
         self._active += 1
         try:
             yield
@@ -54,7 +57,7 @@ class Lifecycle:
 
     @property
     def idle_s(self) -> float:
-        """Seconds since the last request ended; 0 while one is open."""
+        """Seconds since the last request ended that was not passive; 0 while one is open."""
         return 0.0 if self._active else time.monotonic() - self._last
 
     def touch(self) -> None:

@@ -106,7 +106,8 @@ def _predict() -> dict[str, Any]:
     return {
         "tags": ["serving"],
         "summary": "Predict",
-        "description": "One prediction a row; ``ref`` is an endpoint's name, or ``name:version``.",
+        "description": "One prediction a row; ``ref`` is an endpoint's name, ``name:version`` or "
+        "``name@alias``.",
         "operationId": "predict",
         "parameters": [
             {

@@ -45,7 +45,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ("PUT", "blobs/.+", "blobs:write"),
         ("GET|HEAD", "models/.+/download", "blobs:read"),
         ("GET|HEAD", "models(/.*)?", "models:read"),
-        ("POST", "models(/.*)?", "models:write"),
+        ("POST|PUT|DELETE", "models(/.*)?", "models:write"),
         ("GET|HEAD", "deployments(/.*)?", "deployments:read"),
         ("POST|DELETE", "deployments(/.*)?", "deployments:write"),
         ("POST", "endpoints/.+/predict", "predictions:write"),

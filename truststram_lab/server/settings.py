@@ -38,6 +38,7 @@ class Settings:
         home: folder of the state (0700).
         port: port to listen on; 0 takes the last one again if free, else any.
         idle_s: seconds without a request or an open stream after which it exits; 0 never.
+            Who only looks on does not count (``http.AccessLog``).
         database_url: SQLAlchemy URL; None is ``platform.db`` in ``home``.
         environment: name of the environment that results are deployed to.
         instance: names this process, anew at each start.

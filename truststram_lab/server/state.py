@@ -45,8 +45,11 @@ class Remembered:
     api_key: str | None = None
 
 
-def own(home: Path) -> IO[bytes]:
+def own(home: Path, way_out: str = "use it, or set TRUSTSTRAM_HOME to another folder") -> IO[bytes]:
     """Take the folder for this process; it is free again when the file is closed.
+
+    Args:
+        way_out: what to do if another platform has it, for the error's sentence.
 
     Raises:
         ConfigurationError: another platform has it.
@@ -62,8 +65,7 @@ def own(home: Path) -> IO[bytes]:
             if time.monotonic() > deadline:
                 file.close()
                 raise ConfigurationError(
-                    f"A platform is running for {home} already; use it, or set TRUSTSTRAM_HOME to "
-                    "another folder."
+                    f"A platform is running for {home} already; {way_out}."
                 ) from None
             time.sleep(0.02)
         else:

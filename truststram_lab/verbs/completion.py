@@ -16,7 +16,10 @@ _remembered: dict[str, tuple[float, list[str]]] = {}
 
 
 def completion_names(kind: str) -> list[str]:
-    """Names of ``models``, ``runs`` or ``datasets``; empty when nobody is signed in."""
+    """Names of ``models``, ``aliases`` (``name@alias``), ``runs`` or ``datasets``.
+
+    Empty when nobody is signed in.
+    """
     if kind == "datasets":
         return list(DEMO_NAMES)
     session = sessions.current()
@@ -26,11 +29,24 @@ def completion_names(kind: str) -> list[str]:
     then, names = _remembered.get(kind, (float("-inf"), []))
     if now - then > _KEEP_S:
         try:
-            page = session.client.models if kind == "models" else session.client.runs
-            names = [item.name for item in page.list().items]
+            names = _asked(session, kind)
         except TrustStramException:
             # Completion runs at every keystroke: an error here would only be in the way,
             # and the command itself will say what is wrong.
             names = []
         _remembered[kind] = now, names
     return names
+
+
+def _asked(session: sessions.Session, kind: str) -> list[str]:
+    if kind == "runs":
+        return [run.name for run in session.client.runs.list().items]
+    models = session.client.models.list().items
+    if kind == "models":
+        return [model.name for model in models]
+    return [
+        f"{model.name}@{alias}"
+        for model in models
+        if model.latest_version is not None
+        for alias in [*(entry.alias for entry in model.aliases), "latest"]
+    ]

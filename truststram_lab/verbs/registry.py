@@ -1,20 +1,70 @@
-"""The models of the organisation."""
+"""The models of the organisation, and the aliases of their versions."""
 
 from __future__ import annotations
 
+from truststram_lab.exceptions import InvalidInputError
+from truststram_lab.schemas.references import Reference
+
 from . import session as sessions
+from .choices import not_an_action
 from .results import ModelDetail, ModelList
 
-__all__ = ["models"]
+__all__ = ["MODEL_ACTIONS", "models"]
+
+MODEL_ACTIONS = ("alias", "unalias")
 
 
-def models(name: str | None = None) -> ModelList | ModelDetail:
-    """All models, newest first; with a name, one model and its versions.
+def models(
+    name: str | None = None,
+    action: str | None = None,
+    alias: str | None = None,
+    *,
+    version: int | str | None = None,
+) -> ModelList | ModelDetail:
+    """All models, newest first; with a name, one model and its versions; with an action, act.
+
+    Args:
+        name: ``name``; ``name:version`` or ``name@alias`` show what that version takes in.
+        action: ``alias`` lets ``name@alias`` mean a version from now on, ``unalias`` takes the
+            alias away. What is deployed stays as it is.
+        alias: such as ``champion``.
+        version: for ``alias``: its number or label, ``latest`` or ``deployed``; the one that
+            ``name`` names, or else the latest, when left out.
 
     Raises:
         ModelNotFoundError: nothing has that name; the nearest names are in the sentence.
+        InvalidInputError: the words do not go together, or that cannot be an alias.
     """
     client = sessions.require("looking at models").client
     if name is None:
         return ModelList(client.models.list().items)
-    return ModelDetail(client.models.get(name), client.models.versions(name).items)
+    if action is not None and action not in MODEL_ACTIONS:
+        raise not_an_action(action, MODEL_ACTIONS, "a model")
+    if action is not None and alias is None:
+        raise InvalidInputError(
+            f"Which alias of {name}? Write it after the action: %ts_models {name} {action} "
+            "champion.",
+            field="alias",
+        )
+    if version is not None and action != "alias":
+        raise InvalidInputError(
+            f"A version goes with the action alias; {name}:{version} shows that version.",
+            field="version",
+        )
+    said = ""
+    if action == "alias":
+        model = client.models.set_alias(name, str(alias), version)
+        named = next(entry for entry in model.aliases if entry.alias == alias)
+        said = f"{model.name}@{alias} means version {named.version} now."
+    elif action == "unalias":
+        model = client.models.delete_alias(name, str(alias))
+        said = f"{model.name} has no alias {alias} any more; its versions stay."
+    else:
+        model = client.models.get(name)
+    exact = action is None and Reference.parse(name).is_exact
+    return ModelDetail(
+        model,
+        client.models.versions(model).items,
+        chosen=client.models.version(name) if exact else None,
+        said=said,
+    )

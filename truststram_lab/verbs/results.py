@@ -126,13 +126,15 @@ class ModelList(Answer, Sequence[Model]):
 
 @dataclass(frozen=True, repr=False)
 class ModelDetail(Answer):
-    """One model and its versions, newest first."""
+    """One model and its versions, newest first; ``chosen`` is the one that was asked for."""
 
     model: Model
     versions: list[ModelVersion]
+    chosen: ModelVersion | None = None
+    said: str = ""
 
     def card(self) -> Card:
-        return model_card(self.model, self.versions)
+        return model_card(self.model, self.versions, chosen=self.chosen, said=self.said)
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.federated.preparation import prepare_again
 from truststram_lab.preprocessing.demo import load_demo
+from truststram_lab.schemas.references import Reference
 
 from . import session as sessions
 from .live import follow
@@ -33,7 +34,7 @@ def predict(
     A model whose run is still going in this kernel is waited for.
 
     Args:
-        model: ``name`` (what its endpoint serves) or ``name:version``.
+        model: ``name`` (what its endpoint serves), ``name:version`` or ``name@alias``.
         data: a dict of column to value, a list of them, or a DataFrame.
         example: take a row of the demo data that was held out before training, instead.
         explain: add the contribution of every column.
@@ -44,7 +45,8 @@ def predict(
         InvalidInputError: a column is missing, unknown or of another type, by its name.
     """
     session = sessions.require("predicting")
-    run = session.active_run(model.partition(":")[0])
+    asked = Reference.parse(model)
+    run = session.active_run(asked.name)
     if run is not None:
         follow(run)
     if example == (data is not None):
@@ -54,18 +56,14 @@ def predict(
         )
     truth: list[str] = []
     if example:
-        data, label = _example(session, session.client.models.version(*_split(model)))
+        which = None if asked.is_exact else "deployed"
+        data, label = _example(session, session.client.models.version(model, which))
         truth = [label]
     rows = _rows(data)
     found = session.client.inference.batch_predict(
         model_id=model, data_batch=rows, explain=explain, explain_class=explain_class
     )
     return Predictions(found, truth)
-
-
-def _split(model: str) -> tuple[str, int | str]:
-    name, _, version = model.partition(":")
-    return name, int(version) if version.isdigit() else version or "deployed"
 
 
 def _rows(data: Any) -> list[dict[str, Any]]:

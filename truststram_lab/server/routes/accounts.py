@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, Request, Response, status
 
 from truststram_lab.schemas.accounts import Identity
 from truststram_lab.schemas.setup import Administrator, SetUp
 from truststram_lab.server.deps import Caller, Platform
+from truststram_lab.server.services.setup import Setup
 
 __all__ = ["first_administrator", "router"]
 
@@ -27,9 +28,10 @@ async def whoami(platform: Platform, caller: Caller) -> Identity:
 
 
 @first_administrator.post("/setup", status_code=status.HTTP_201_CREATED)
-def set_up(body: SetUp, platform: Platform, response: Response) -> Administrator:
+def set_up(body: SetUp, request: Request, response: Response) -> Administrator:
     """Become the first administrator, with the one-time token of the platform's terminal."""
-    made = platform.accounts.set_up(body)
+    setup: Setup = request.app.state.setup
+    made = setup.set_up(body)
     log.info("the first administrator was set up: %s", made.identity.principal_id)
     response.headers["Cache-Control"] = "no-store"
     return made

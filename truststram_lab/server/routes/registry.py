@@ -11,7 +11,13 @@ from starlette.concurrency import run_in_threadpool
 
 from truststram_lab.exceptions import NotFoundError
 from truststram_lab.schemas.base import Page
-from truststram_lab.schemas.registry import CreateModel, CreateVersion, Model, ModelVersion
+from truststram_lab.schemas.registry import (
+    CreateModel,
+    CreateVersion,
+    Model,
+    ModelVersion,
+    SetAlias,
+)
 from truststram_lab.server.deps import Caller, Platform, Services, receive_into
 from truststram_lab.server.http import content_digest
 from truststram_lab.server.services.accounts import Principal
@@ -75,7 +81,7 @@ def create_model(body: CreateModel, platform: Platform, caller: Caller) -> Model
 
 @router.get("/models/{ref}")
 def get_model(ref: str, platform: Platform, caller: Caller) -> Model:
-    """The model of that name or id."""
+    """The model that ``ref`` names: its name or id, also with a version or an alias."""
     return platform.registry.get_model(caller.organisation_id, ref)
 
 
@@ -97,7 +103,7 @@ def create_version(
 
 @router.get("/models/{ref}/versions/{which}")
 def get_version(ref: str, which: str, platform: Platform, caller: Caller) -> ModelVersion:
-    """The version ``which``: a number, ``latest`` or ``deployed``."""
+    """The version ``which``: a number, a label, ``latest``, ``deployed`` or ``@alias``."""
     return platform.registry.get_version(caller.organisation_id, ref, which)
 
 
@@ -106,6 +112,18 @@ def download(ref: str, which: str, platform: Platform, caller: Caller) -> Respon
     """The version's weights as safetensors."""
     version = platform.registry.get_version(caller.organisation_id, ref, which)
     return send_file(platform, caller, version.weights_sha256)
+
+
+@router.put("/models/{ref}/aliases/{name}")
+def set_alias(ref: str, name: str, body: SetAlias, platform: Platform, caller: Caller) -> Model:
+    """Let ``name`` be an alias of that version; the same again changes nothing."""
+    return platform.registry.set_alias(caller, ref, name, body)
+
+
+@router.delete("/models/{ref}/aliases/{name}")
+def delete_alias(ref: str, name: str, platform: Platform, caller: Caller) -> Model:
+    """Take the alias away; the version that it named stays."""
+    return platform.registry.delete_alias(caller, ref, name)
 
 
 def send_file(platform: Services, caller: Principal, sha256: str) -> Response:

@@ -76,7 +76,7 @@ def _reachable(deployment: Deployment, request: Request) -> Deployment:
 
 
 async def predict(request: Request) -> Response:
-    """One prediction a row; ``ref`` is an endpoint's name, or ``name:version``."""
+    """One prediction a row; ``ref`` is an endpoint's name, ``name:version`` or ``name@alias``."""
     serving, organisation_id = services(request).serving, caller(request).organisation_id
     ref, body = request.path_params["ref"], await request.body()
     answer: bytes | None = None

@@ -180,7 +180,7 @@ class Advancer:
         from truststram_lab.learning.strategies import fed_avg
 
         mean = fed_avg(self._states(found), [row.sample_count for row in found.updates])
-        content = self._blobs.read(found.run.organisation_id, found.round.model_sha256)
+        content = self._blobs.map(found.run.organisation_id, found.round.model_sha256)
         with np.errstate(over="ignore", invalid="ignore"):
             state = weights.apply(weights.decode(content)[0], mean)
         if not all(bool(np.isfinite(array).all()) for array in state.values()):
@@ -195,7 +195,7 @@ class Advancer:
         from truststram_lab.learning import weights
 
         for row in found.updates:
-            yield weights.decode(self._blobs.read(found.run.organisation_id, row.sha256))[0]
+            yield weights.decode(self._blobs.map(found.run.organisation_id, row.sha256))[0]
 
     def _complete(self, found: _Situation) -> None:
         """Deploy the registered version where results are deployed, and end the run."""

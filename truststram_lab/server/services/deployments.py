@@ -101,6 +101,7 @@ class Deployments:
                 environment=row.environment,
                 model=newest[row.id].model,
                 version=newest[row.id].version_sequence,
+                reference=newest[row.id].reference,
                 revision=newest[row.id].sequence,
                 status=self._status(newest[row.id]),
                 endpoint_url=f"/api/v1/endpoints/{row.name}/predict",
@@ -116,12 +117,19 @@ class Deployments:
 
 
 def record_deployment(
-    connection: Connection, model: Row[Any], sequence: int, environment: str, now: str
+    connection: Connection,
+    model: Row[Any],
+    sequence: int,
+    environment: str,
+    now: str,
+    *,
+    reference: str | None = None,
 ) -> Row[Any]:
     """Write the endpoint and its next revision, and tell; returns the endpoint's row.
 
-    For use inside a transaction; ``model`` is a row of ``models``. An endpoint that serves
-    the version already stays as it is.
+    For use inside a transaction; ``model`` is a row of ``models``, ``reference`` how the
+    version was named where that was by an alias. An endpoint that serves the version already
+    stays as it is.
     """
     here = (
         (endpoints.c.organisation_id == model.organisation_id)
@@ -150,6 +158,7 @@ def record_deployment(
             sequence=revision,
             model_id=model.id,
             version_sequence=sequence,
+            reference=reference,
             status="ready",
             created_at=now,
         )
@@ -164,6 +173,7 @@ def record_deployment(
             "environment": environment,
             "model": model.name,
             "version": sequence,
+            "reference": reference,
             "revision": revision,
             "status": "ready",
         },

@@ -96,6 +96,11 @@ class EventsService:
             raise RunNotFoundError(f"There is no run {ref!r}.", run=ref)
         return outbox.run_stream(run_id)
 
+    def latest(self, organisation_id: str, stream: str) -> int:
+        """The number of the stream's newest event; 0 if it has none."""
+        with reading(self._engine) as connection:
+            return outbox.last_sequence(connection, organisation_id, stream)
+
     def read(
         self, organisation_id: str, stream: str, after: int, limit: int = 500
     ) -> tuple[list[Event], bool]:

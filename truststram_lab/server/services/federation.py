@@ -16,6 +16,7 @@ from truststram_lab.exceptions import (
 from truststram_lab.schemas.accounts import Device, DeviceRegistration
 from truststram_lab.schemas.base import Page
 from truststram_lab.schemas.federation import CreateFederation, Federation, Invitation, Invite
+from truststram_lab.server.stores import outbox
 from truststram_lab.server.stores.engine import reading, writing
 from truststram_lab.server.stores.ids import new_id, timestamp
 from truststram_lab.server.stores.tables import devices, federations, participants, principals
@@ -52,6 +53,7 @@ class FederationService:
 
     def get_or_create(self, organisation_id: str, request: CreateFederation) -> Federation:
         """The federation of that name, made if there is none."""
+        now = timestamp()
         with writing(self._engine) as connection:
             row = connection.execute(
                 select(federations).where(
@@ -66,10 +68,11 @@ class FederationService:
                         id=new_id("fed"),
                         organisation_id=organisation_id,
                         name=request.name,
-                        created_at=timestamp(),
+                        created_at=now,
                     )
                     .returning(federations)
                 ).one()
+                _tell(connection, row, "federation.created", now)
             return _view(connection, row)
 
     def invite(self, organisation_id: str, ref: str, request: Invite) -> list[Invitation]:
@@ -217,6 +220,18 @@ def _insert_participants(
             }
             for name, principal_id in fresh.items()
         ],
+    )
+    _tell(connection, federation, "federation.changed", now)
+
+
+def _tell(connection: Connection, federation: Row[Any], kind: str, now: str) -> None:
+    outbox.append(
+        connection,
+        federation.organisation_id,
+        outbox.ORGANISATION_STREAM,
+        kind,
+        {"federation": federation.name, "federation_id": federation.id},
+        now,
     )
 
 

@@ -5,35 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, and_, func, insert, or_, select
+from sqlalchemy import Connection, Engine, Row, func, insert, select
 
-from truststram_lab.exceptions import (
-    ConflictError,
-    InvalidInputError,
-    ModelNotFoundError,
-    TrustStramException,
-    UpdateRejectedError,
-    nearest,
-)
+from truststram_lab.exceptions import ConflictError, InvalidInputError
 from truststram_lab.schemas.base import Page
+from truststram_lab.schemas.references import Reference
 from truststram_lab.schemas.registry import (
-    Architecture,
     CreateModel,
     CreateVersion,
     Model,
     ModelVersion,
+    SetAlias,
 )
-from truststram_lab.schemas.tables import Signature
 from truststram_lab.server.settings import Settings
 from truststram_lab.server.stores import outbox
 from truststram_lab.server.stores.blobs import Blob, BlobStore, BlobWriter
 from truststram_lab.server.stores.engine import reading, writing
 from truststram_lab.server.stores.ids import new_id, timestamp
-from truststram_lab.server.stores.tables import endpoints, model_versions, models, revisions
+from truststram_lab.server.stores.tables import model_versions, models
 
+from .accounts import Principal
+from .aliases import aliases_of, check_label, delete_alias, move_alias
+from .networks import check_architecture, check_weights
 from .paging import page
+from .references import deployed_versions, find_model, find_version, latest_version, of_model
 
-__all__ = ["RegistryService", "check_architecture", "check_weights", "register_version"]
+__all__ = [
+    "RegistryService",
+    "check_architecture",
+    "check_weights",
+    "find_model",
+    "find_or_create_model",
+    "register_version",
+]
 
 
 class RegistryService:
@@ -92,9 +96,9 @@ class RegistryService:
             return self._views(connection, [row])[0]
 
     def get_model(self, organisation_id: str, ref: str) -> Model:
-        """The model of that name or id; ModelNotFoundError has the nearest names."""
+        """The model that ``ref`` names, in any form; ModelNotFoundError has the nearest names."""
         with reading(self._engine) as connection:
-            row = find_model(connection, organisation_id, ref)
+            row = self._model_of(connection, organisation_id, ref)
             return self._views(connection, [row])[0]
 
     def list_versions(
@@ -110,7 +114,7 @@ class RegistryService:
                 )
             before = int(cursor)
         with reading(self._engine) as connection:
-            model = find_model(connection, organisation_id, ref)
+            model = self._model_of(connection, organisation_id, ref)
             query = select(model_versions).where(model_versions.c.model_id == model.id)
             if before is not None:
                 query = query.where(model_versions.c.sequence < before)
@@ -134,37 +138,60 @@ class RegistryService:
         blob = self._checked_weights(organisation_id, request)
         now = timestamp()
         with writing(self._engine) as connection:
-            model = find_model(connection, organisation_id, ref)
+            model = find_model(connection, organisation_id, ref, lock=True)
             row = register_version(connection, model, request, blob.size_bytes, now)
         return _version_view(model.name, row)
 
     def get_version(self, organisation_id: str, ref: str, which: str) -> ModelVersion:
-        """The version ``which``: a sequence, ``latest`` or ``deployed``.
+        """The version ``which``: a number, a label, ``latest``, ``deployed`` or ``@alias``.
 
         Raises:
             ModelNotFoundError: the model, or that version of it, does not exist.
         """
+        return self.resolve(organisation_id, of_model(ref, which))
+
+    def resolve(self, organisation_id: str, asked: Reference | str) -> ModelVersion:
+        """The version that a reference means now; a name alone is the newest.
+
+        Raises:
+            ModelNotFoundError: the model, its version or its alias does not exist.
+        """
+        if isinstance(asked, str):
+            asked = Reference.parse(asked)
         with reading(self._engine) as connection:
-            model = find_model(connection, organisation_id, ref)
-            latest = _latest(connection, model.id)
-            if which == "latest":
-                sequence = latest
-            elif which == "deployed":
-                sequence = self._deployed(connection, [model.id]).get(model.id)
-            else:
-                valid = which.isascii() and which.isdigit() and len(which) < 10
-                sequence = int(which) if valid else None
-            row = None
-            if sequence is not None:
-                row = connection.execute(
-                    select(model_versions).where(
-                        model_versions.c.model_id == model.id,
-                        model_versions.c.sequence == sequence,
-                    )
-                ).one_or_none()
-        if row is None:
-            raise _no_version(model.name, which, latest)
+            model = find_model(connection, organisation_id, asked.name)
+            row = find_version(connection, model, asked, self._settings.environment)
         return _version_view(model.name, row)
+
+    def set_alias(self, principal: Principal, ref: str, alias: str, request: SetAlias) -> Model:
+        """Let an alias of the model name a version; naming the same again changes nothing.
+
+        Raises:
+            ModelNotFoundError: no such model or version.
+            InvalidInputError: it is no alias; suggests one.
+            ConflictError: it is the label of a version, or there are too many.
+        """
+        with writing(self._engine) as connection:
+            model = find_model(connection, principal.organisation_id, ref, lock=True)
+            asked = of_model(model.name, str(request.version))
+            version = find_version(connection, model, asked, self._settings.environment)
+            move_alias(connection, principal, model, alias, version.sequence, timestamp())
+            return self._views(connection, [model])[0]
+
+    def delete_alias(self, principal: Principal, ref: str, alias: str) -> Model:
+        """Take an alias of the model away; ModelNotFoundError if it has none of that name."""
+        with writing(self._engine) as connection:
+            model = find_model(connection, principal.organisation_id, ref, lock=True)
+            delete_alias(connection, principal, model, alias, timestamp())
+            return self._views(connection, [model])[0]
+
+    def _model_of(self, connection: Connection, organisation_id: str, ref: str) -> Row[Any]:
+        """The model of a reference; a version or an alias that it names must exist."""
+        asked = Reference.parse(ref)
+        model = find_model(connection, organisation_id, asked.name)
+        if asked.is_exact:
+            find_version(connection, model, asked, self._settings.environment)
+        return model
 
     def _checked_weights(self, organisation_id: str, request: CreateVersion) -> Blob:
         blob = self.file(organisation_id, request.weights_sha256)
@@ -192,7 +219,8 @@ class RegistryService:
                 .group_by(model_versions.c.model_id)
             )
         }
-        deployed = self._deployed(connection, ids)
+        deployed = deployed_versions(connection, self._settings.environment, ids)
+        aliases = aliases_of(connection, ids)
         return [
             Model(
                 id=row.id,
@@ -202,59 +230,11 @@ class RegistryService:
                 version_count=counts[row.id].versions if row.id in counts else 0,
                 latest_version=counts[row.id].latest if row.id in counts else None,
                 deployed_version=deployed.get(row.id),
+                aliases=aliases.get(row.id, []),
                 created_at=row.created_at,
             )
             for row in rows
         ]
-
-    def _deployed(self, connection: Connection, model_ids: Sequence[str]) -> dict[str, int]:
-        """Model id -> the version that its endpoint's newest working revision serves."""
-        working = revisions.c.status.in_(("ready", "starting"))
-        newest = (
-            select(revisions.c.endpoint_id, func.max(revisions.c.sequence).label("sequence"))
-            .where(working)
-            .group_by(revisions.c.endpoint_id)
-            .subquery()
-        )
-        query = (
-            select(revisions.c.model_id, revisions.c.version_sequence)
-            .join(
-                newest,
-                and_(
-                    revisions.c.endpoint_id == newest.c.endpoint_id,
-                    revisions.c.sequence == newest.c.sequence,
-                ),
-            )
-            .join(endpoints, endpoints.c.id == revisions.c.endpoint_id)
-            .where(
-                revisions.c.model_id.in_(list(model_ids)),
-                endpoints.c.environment == self._settings.environment,
-            )
-            .order_by(revisions.c.created_at)
-        )
-        return {row.model_id: row.version_sequence for row in connection.execute(query)}
-
-
-def find_model(connection: Connection, organisation_id: str, ref: str) -> Row[Any]:
-    """The row of the model of that name or id.
-
-    Raises:
-        ModelNotFoundError: with the nearest names.
-    """
-    row = connection.execute(
-        select(models).where(
-            models.c.organisation_id == organisation_id,
-            or_(models.c.name == ref, models.c.id == ref),
-        )
-    ).one_or_none()
-    if row is not None:
-        return row
-    names = connection.execute(
-        select(models.c.name).where(models.c.organisation_id == organisation_id)
-    ).scalars()
-    close = nearest(ref, list(names))
-    hint = f"did you mean {close[0]!r}?" if close else "GET /api/v1/models lists what there is."
-    raise ModelNotFoundError(f"There is no model {ref!r}; {hint}", model_id=ref, choices=close)
 
 
 def find_or_create_model(
@@ -271,7 +251,7 @@ def register_version(
     connection: Connection, model: Row[Any], request: CreateVersion, size_bytes: int, now: str
 ) -> Row[Any]:
     """Write the next version of a model, its label counting 1.0.0, 1.1.0, 1.2.0, and its event."""
-    sequence = (_latest(connection, model.id) or 0) + 1
+    sequence = (latest_version(connection, model.id) or 0) + 1
     labels = set(
         connection.execute(
             select(model_versions.c.label).where(model_versions.c.model_id == model.id)
@@ -282,6 +262,8 @@ def register_version(
             f"Model {model.name!r} has a version {request.label!r} already; choose another label "
             "or leave it out."
         )
+    if request.label is not None:
+        check_label(connection, model, request.label)
     minor = sequence - 1
     while request.label is None and f"1.{minor}.0" in labels:
         minor += 1
@@ -311,48 +293,10 @@ def register_version(
     return row
 
 
-def check_architecture(architecture: Architecture, signature: Signature) -> None:
-    """Refuse a network whose outputs are not one log-odds, or one logit a class."""
-    widths = [layer.units for layer in architecture.layers if layer.type == "dense"]
-    expected = 1 if signature.positive_class is not None else len(signature.classes)
-    if not widths or widths[-1] != expected or architecture.layers[-1].type != "dense":
-        raise InvalidInputError(
-            f"The last layer must be dense with {expected} output{'s' * (expected != 1)} for the "
-            f"{len(signature.classes)} classes; it has {widths[-1] if widths else 0}.",
-            field="architecture",
-        )
-
-
-def check_weights(content: bytes, architecture: Architecture, field: str) -> dict[str, Any]:
-    """The arrays of a safetensors file that fits ``architecture``, or InvalidInputError."""
-    # numpy is loaded on first use: the platform listens before that
-    import numpy as np
-
-    from truststram_lab.learning import weights
-    from truststram_lab.learning.network import expected_shapes
-
-    try:
-        state, _ = weights.decode(content)
-        kinds = {array.dtype for array in state.values()}
-        if len(kinds) != 1 or next(iter(kinds)) not in (np.float32, np.float64):
-            raise UpdateRejectedError("All arrays must be float32, or all float64.")
-        dtype = next(iter(kinds))
-        like = {
-            name: np.broadcast_to(np.zeros((), dtype), shape)
-            for name, shape in expected_shapes(architecture).items()
-        }
-        weights.check_update(state, like)
-    except TrustStramException as error:
-        raise InvalidInputError(
-            f"The weights do not fit the architecture: {error.message}", field=field
-        ) from error
-    return state
-
-
 def _insert_model(
     connection: Connection, organisation_id: str, request: CreateModel, now: str
 ) -> Row[Any]:
-    return connection.execute(
+    row = connection.execute(
         insert(models)
         .values(
             id=new_id("mod"),
@@ -364,23 +308,15 @@ def _insert_model(
         )
         .returning(models)
     ).one()
-
-
-def _latest(connection: Connection, model_id: str) -> int | None:
-    query = select(func.max(model_versions.c.sequence)).where(model_versions.c.model_id == model_id)
-    found: int | None = connection.execute(query).scalar_one()
-    return found
-
-
-def _no_version(model: str, which: str, latest: int | None) -> ModelNotFoundError:
-    if which == "deployed":
-        fact = f"Model {model!r} is not deployed; POST /api/v1/deployments deploys a version."
-    elif latest is None:
-        fact = f"Model {model!r} has no version yet; a finished run or an upload registers one."
-    else:
-        fact = f"Model {model!r} has no version {which}; the latest is {latest}."
-    choices = [str(latest)] if latest is not None else []
-    return ModelNotFoundError(fact, model_id=f"{model}:{which}", choices=choices)
+    outbox.append(
+        connection,
+        organisation_id,
+        outbox.ORGANISATION_STREAM,
+        "model.created",
+        {"model": row.name, "model_id": row.id},
+        now,
+    )
+    return row
 
 
 def _version_view(model: str, row: Row[Any]) -> ModelVersion:

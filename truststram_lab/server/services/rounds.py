@@ -176,7 +176,7 @@ class RoundsService:
                 "in the statistics round; send the number of rows trained on.",
                 field="sample_count",
             )
-        base, _ = weights.decode(self._blobs.read(principal.organisation_id, row.model_sha256))
+        base, _ = weights.decode(self._blobs.map(principal.organisation_id, row.model_sha256))
         weights.check_update(state, base)
         return samples, metrics
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.schemas.base import Page
+from truststram_lab.schemas.references import Reference
 from truststram_lab.schemas.registry import NAME_PATTERN, ModelVersion
 from truststram_lab.schemas.serving import (
     CreateDeployment,
@@ -125,27 +126,35 @@ class ServingService:
     def deploy(self, organisation_id: str, request: CreateDeployment) -> Deployment:
         """Point the model's endpoint at a version, once a worker has answered with it.
 
-        Deploying what is served already changes nothing.
+        A request without an environment means the platform's own. ``name@alias`` is pinned to
+        the version that the alias names now. Deploying what is served already changes nothing.
 
         Raises:
             ModelNotFoundError: no such model or version.
             InvalidInputError: the environment is not a name.
             PlatformError: the version's weights are missing or damaged.
         """
-        if not re.fullmatch(NAME_PATTERN, request.environment):
+        own = self._settings.environment
+        environment = own if request.environment is None else request.environment
+        if not re.fullmatch(NAME_PATTERN, environment):
             raise InvalidInputError(
-                f"{request.environment[:80]!r} is not a name of an environment; use small letters, "
-                f"digits, dots and dashes, such as {self._settings.environment!r}.",
+                f"{environment[:80]!r} is not a name of an environment; use small letters, "
+                f"digits, dots and dashes, such as {own!r}.",
                 field="environment",
-                choices=[self._settings.environment],
+                choices=[own],
             )
-        name, _, which = request.model.partition(":")
-        version = self._registry.get_version(organisation_id, name, which or "latest")
+        asked = Reference.parse(request.model)
+        version = self._registry.resolve(organisation_id, asked)
         self._backend.apply(self._served(organisation_id, version))
         with writing(self._engine) as connection:
             model = find_model(connection, organisation_id, version.model)
             row = record_deployment(
-                connection, model, version.sequence, request.environment, timestamp()
+                connection,
+                model,
+                version.sequence,
+                environment,
+                timestamp(),
+                reference=f"{version.model}@{asked.alias}" if asked.alias else None,
             )
             return self._deployments.views(connection, [row])[0]
 
@@ -212,10 +221,10 @@ class ServingService:
         if found is not None:
             return found
         generation = self._generation
-        name, _, which = ref.partition(":")
-        if which in ("", "deployed"):
-            name, which = self._deployments.serving(organisation_id, name)
-        version = self._registry.get_version(organisation_id, name, which)
+        asked = Reference.parse(ref)
+        if asked.follows:
+            asked = Reference(*self._deployments.serving(organisation_id, asked.name))
+        version = self._registry.resolve(organisation_id, asked)
         served = self._served(organisation_id, version)
         with self._lock:
             # An answer that was read before a change must not be remembered after it.

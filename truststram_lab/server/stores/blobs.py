@@ -8,6 +8,7 @@ process dies.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import re
 import tempfile
@@ -80,6 +81,15 @@ class BlobStore:
         with self.open(organisation_id, sha256) as file:
             return file.read()
 
+    def map(self, organisation_id: str, sha256: str) -> memoryview:
+        """The whole content without a copy, as long as anything looks into it.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        with self.open(organisation_id, sha256) as file:
+            return _mapped(file)
+
     @staticmethod
     def record(connection: Connection, organisation_id: str, blob: Blob, now: str) -> bool:
         """Write the row of a stored file; False if it was there already."""
@@ -129,13 +139,13 @@ class BlobWriter:
         self._file.write(piece)
         self.size_bytes += len(piece)
 
-    def content(self) -> bytes:
-        """Everything written so far, to look at it before it is kept."""
+    def content(self) -> memoryview:
+        """Everything written so far, to look at it before it is kept; mapped, not copied.
+
+        The map lives as long as anything that looks into it, such as an array.
+        """
         self._file.flush()
-        self._file.seek(0)
-        content = self._file.read()
-        self._file.seek(0, os.SEEK_END)
-        return content
+        return _mapped(self._file)
 
     def commit(self) -> Blob:
         """Keep the file under its content's name; durable when this returns."""
@@ -161,6 +171,13 @@ class BlobWriter:
     ) -> None:
         self._file.close()
         self._path.unlink(missing_ok=True)
+
+
+def _mapped(file: BinaryIO) -> memoryview:
+    # A file of no bytes cannot be mapped.
+    if os.fstat(file.fileno()).st_size == 0:
+        return memoryview(b"")
+    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from .tables import events, streams
 
@@ -16,6 +16,18 @@ __all__ = ["ORGANISATION_STREAM", "append", "last_sequence", "run_stream", "site
 
 #: the stream of everything in the organisation
 ORGANISATION_STREAM = "org"
+
+# Built once: putting a statement together costs more than running it.
+_NEXT = (
+    update(streams)
+    .where(
+        streams.c.organisation_id == bindparam("organisation"), streams.c.name == bindparam("at")
+    )
+    .values(last_sequence=streams.c.last_sequence + 1)
+    .returning(streams.c.last_sequence)
+)
+_FIRST = insert(streams)
+_EVENT = insert(events)
 
 
 def run_stream(run_id: str) -> str:
@@ -35,29 +47,25 @@ def append(
 
     Use it inside ``engine.writing``, which wakes the stream's readers after the commit.
     """
-    here = (streams.c.organisation_id == organisation_id) & (streams.c.name == stream)
     sequence = connection.execute(
-        update(streams)
-        .where(here)
-        .values(last_sequence=streams.c.last_sequence + 1)
-        .returning(streams.c.last_sequence)
+        _NEXT, {"organisation": organisation_id, "at": stream}
     ).scalar_one_or_none()
     if sequence is None:
         sequence = 1
         connection.execute(
-            insert(streams).values(
-                organisation_id=organisation_id, name=stream, last_sequence=sequence
-            )
+            _FIRST,
+            {"organisation_id": organisation_id, "name": stream, "last_sequence": sequence},
         )
     connection.execute(
-        insert(events).values(
-            organisation_id=organisation_id,
-            stream=stream,
-            sequence=sequence,
-            type=kind,
-            data=dict(data),
-            created_at=now,
-        )
+        _EVENT,
+        {
+            "organisation_id": organisation_id,
+            "stream": stream,
+            "sequence": sequence,
+            "type": kind,
+            "data": dict(data),
+            "created_at": now,
+        },
     )
     connection.info.setdefault("streams", set()).add((organisation_id, stream))
     return int(sequence)

@@ -138,6 +138,22 @@ model_versions = Table(
     ),
 )
 
+#: names that move from version to version of their own model
+model_aliases = Table(
+    "model_aliases",
+    metadata,
+    Column("organisation_id", _ID, ForeignKey("organisations.id"), nullable=False),
+    Column("model_id", _ID, ForeignKey("models.id"), nullable=False),
+    Column("alias", _NAME, nullable=False),
+    Column("version_sequence", Integer, nullable=False),
+    Column("moved_at", _INSTANT, nullable=False),
+    Column("moved_by", _ID, ForeignKey("principals.id"), nullable=False),
+    PrimaryKeyConstraint("model_id", "alias"),
+    ForeignKeyConstraint(
+        ["model_id", "version_sequence"], ["model_versions.model_id", "model_versions.sequence"]
+    ),
+)
+
 #: a stable address; the newest revision takes its traffic
 endpoints = Table(
     "endpoints",
@@ -151,6 +167,7 @@ endpoints = Table(
     UniqueConstraint("organisation_id", "environment", "name"),
 )
 
+#: ``reference`` is how the version was named, where that was by an alias
 revisions = Table(
     "revisions",
     metadata,
@@ -161,6 +178,7 @@ revisions = Table(
     Column("version_sequence", Integer, nullable=False),
     Column("status", String(16), nullable=False),
     Column("created_at", _INSTANT, nullable=False),
+    Column("reference", _NAME),
     UniqueConstraint("endpoint_id", "sequence"),
     ForeignKeyConstraint(
         ["model_id", "version_sequence"], ["model_versions.model_id", "model_versions.sequence"]
