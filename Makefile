@@ -17,8 +17,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 STAMP := $(VENV)/.installed
+VERSIONS := $(patsubst tests/ui/versions/%.txt,$(VENV)/versions/%/.installed,$(wildcard tests/ui/versions/*.txt))
 
-.PHONY: demo lab test test-all lint bench panel clean env
+.PHONY: demo lab test test-all lint bench panel clean env versions
 
 env: $(STAMP)
 
@@ -32,9 +33,18 @@ $(STAMP): pyproject.toml constraints.txt
 	  || $(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	@echo "== 3/3 truststram-lab and what it needs"
 	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(PIP) install --quiet --no-deps --target $(VENV)/oracles -r tests/learning/oracles.txt
 	@mkdir -p $(VENV)/share/jupyter/labextensions $(VENV)/etc/jupyter/jupyter_server_config.d
 	@ln -sfn "$(CURDIR)/truststram_lab/labextension" $(VENV)/share/jupyter/labextensions/truststram-lab
 	@cp truststram_lab/_jupyter/server-config/*.json $(VENV)/etc/jupyter/jupyter_server_config.d/
+	@touch $@
+
+# Other versions of Jupyter, laid over the environment: a few megabytes and seconds each.
+versions: $(VERSIONS)
+
+$(VENV)/versions/%/.installed: tests/ui/versions/%.txt $(STAMP)
+	@rm -rf $(@D)
+	@$(PIP) install --quiet --no-deps --target $(@D) -r $<
 	@touch $@
 
 demo: $(STAMP)
@@ -46,7 +56,7 @@ lab: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest --ignore=tests/ui $(PYTEST_ARGS)
 
-test-all: $(STAMP)
+test-all: $(STAMP) versions
 	$(BIN)/python -m pytest tests/ui $(PYTEST_ARGS)
 
 # Build the JupyterLab extension anew (node 20); the bundle is committed.
