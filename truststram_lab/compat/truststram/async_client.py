@@ -1,0 +1,5 @@
+"""``from truststram.async_client import AsyncTrustStramClient``"""
+
+from truststram_lab.client import AsyncTrustStramClient
+
+__all__ = ["AsyncTrustStramClient"]
