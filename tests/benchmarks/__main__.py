@@ -1,156 +1,90 @@
-"""``make bench``: measure what the three cells cost, and write the results with their raw log.
+"""``make bench``: measure, and write the results with their raw logs.
 
-Every figure is the median of several runs in fresh processes; where a bare tool does the same
-work, it is measured in the same run, interleaved, and the ratio is what counts.
+``python -m tests.benchmarks [PART ...] [--quick]``: each part writes its raw values to
+``PART.json`` beside this file, and ``RESULTS.md`` is written anew from all of them. ``--quick``
+only shows that the parts work: it measures little and writes into ``build/benchmarks``.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
+import importlib
+import inspect
 import json
 import os
 import platform
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
-REPEATS = 5
+TRIAL = Path(__file__).parents[2] / "build" / "benchmarks"
+
+#: In this order on the page; a module with ``run() -> dict``, best with ``report`` and ``TITLE``.
+PARTS = ("three_cells", "live_view", "lab_start", "panel_models", "round_cost", "delta_chain")
 
 
-def _python(code: str, env: dict[str, str]) -> float:
-    """Seconds that ``code`` says it took (its last line), in a fresh interpreter."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env
+def _module(part: str) -> Any:
+    return importlib.import_module(f"{__package__}.{part}")
+
+
+def _known() -> list[str]:
+    return [part for part in PARTS if (HERE / f"{part}.py").exists()]
+
+
+def machine() -> str:
+    """The class of machine, without names."""
+    return (
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, no GPU, "
+        f"Python {platform.python_version()}"
     )
-    return float(done.stdout.splitlines()[-1])
 
 
-def _timed(body: str, setup: str = "") -> str:
-    return f"{setup}\nimport time\n_t=time.perf_counter()\n{body}\nprint(time.perf_counter()-_t)\n"
+def measure(part: str, *, quick: bool) -> dict[str, Any]:
+    """Run a part; its raw values with date and machine."""
+    run = _module(part).run
+    arguments = {"quick": quick} if "quick" in inspect.signature(run).parameters else {}
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return {"date": today, "machine": machine(), **run(**arguments)}
 
 
-SHELL = (
-    "from IPython.testing.globalipapp import start_ipython\n"
-    "from IPython.core.interactiveshell import InteractiveShell\n"
-    "ip = InteractiveShell.instance()"
-)
-LOGIN = "from truststram_lab import verbs\nverbs.login(sandbox=True)"
+def section(part: str, found: dict[str, Any]) -> str:
+    """A part of the page."""
+    module = _module(part)
+    title = getattr(module, "TITLE", module.__doc__.strip().splitlines()[0].rstrip("."))
+    words = module.report(found) if hasattr(module, "report") else _numbers(found)
+    raw = f"Measured {found['date']} on: {found['machine']}. Raw values: `{part}.json`."
+    return f"## {title}\n\n{words}\n\n{raw}\n"
 
 
-def _cold_start(env: dict[str, str]) -> float:
-    return _python(_timed("s.ensure()", "from truststram_lab import sandbox as s\ns.stop()"), env)
-
-
-def measure() -> dict[str, list[float]]:
-    """name -> seconds of each repeat."""
-    found: dict[str, list[float]] = {}
-
-    def note(name: str, value: float) -> None:
-        found.setdefault(name, []).append(value)
-
-    with tempfile.TemporaryDirectory() as folder:
-        env = {**os.environ, "TRUSTSTRAM_HOME": str(Path(folder) / "home"), "OMP_NUM_THREADS": "2"}
-        try:
-            for _ in range(REPEATS):
-                note("bare interpreter: import json", _python(_timed("import json"), env))
-                note("import truststram_lab", _python(_timed("import truststram_lab"), env))
-                note(
-                    "%load_ext",
-                    _python(_timed("ip.run_line_magic('load_ext','truststram_lab')", SHELL), env),
-                )
-                note("import pandas (for scale)", _python(_timed("import pandas"), env))
-                note("sandbox: cold start until it answers", _cold_start(env))
-                note(
-                    "sandbox: found again, and asked who I am",
-                    _python(
-                        _timed("s.ensure(); c.accounts.whoami()",
-                               "from truststram_lab import sandbox as s, TrustStramClient\n"
-                               "c = TrustStramClient(environment='sandbox'); s.ensure()"),
-                        env,
-                    ),
-                )  # fmt: skip
-            for repeat in range(3):
-                started = time.perf_counter()
-                copy = Path(folder) / f"demo-{repeat}.ipynb"
-                subprocess.run(
-                    [sys.executable, "-m", "truststram_lab.cli", "demo", "--save", str(copy)],
-                    check=True, capture_output=True, env=env,
-                )  # fmt: skip
-                note("the three cells, kernel and platform from nothing",
-                     time.perf_counter() - started)  # fmt: skip
-            note("predict: one row, median of 200", _python(_PREDICT.format(explain=False), env))
-            note("predict and explain: one row, median of 200",
-                 _python(_PREDICT.format(explain=True), env))  # fmt: skip
-            note("whoami on the same connection, median of 200", _python(_HEALTH, env))
-        finally:
-            _python("from truststram_lab import sandbox as s\ns.stop()\nprint(0)", env)
-    return found
-
-
-_PREDICT = f"""
-{LOGIN}
-import statistics, time
-verbs.federate("breast-cancer", rounds=2, background=True).wait()
-from truststram_lab.preprocessing.demo import load_demo
-demo = load_demo("breast-cancer")
-row = demo.frame.drop(columns=[demo.target]).iloc[0].to_dict()
-client = verbs.session.require("measuring").client
-times = []
-for _ in range(220):
-    t = time.perf_counter()
-    client.inference.predict(model_id="breast-cancer", data=row, explain={{explain}})
-    times.append(time.perf_counter() - t)
-print(statistics.median(times[20:]))
-"""
-
-_HEALTH = f"""
-{LOGIN}
-import statistics, time
-client = verbs.session.require("measuring").client
-times = []
-for _ in range(220):
-    t = time.perf_counter()
-    client.accounts.whoami()
-    times.append(time.perf_counter() - t)
-print(statistics.median(times[20:]))
-"""
-
-
-def _table(found: dict[str, list[float]]) -> str:
-    lines = ["| What | median | smallest | largest | runs |", "|---|---:|---:|---:|---:|"]
-    for name, values in found.items():
-        cells = [statistics.median(values), min(values), max(values)]
-        lines.append(
-            f"| {name} | "
-            + " | ".join(f"{1000 * v:,.1f} ms" for v in cells)
-            + f" | {len(values)} |"
-        )
+def _numbers(found: dict[str, Any]) -> str:
+    lines = ["| What | value |", "|---|---:|"]
+    for name, value in found.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            lines.append(f"| {name} | {value:,.4g} |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    found = measure()
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, no GPU, "
-    machine += f"Python {platform.python_version()}"
-    predict = statistics.median(found["predict: one row, median of 200"])
-    health = statistics.median(found["whoami on the same connection, median of 200"])
-    text = (
-        f"# Results\n\nMeasured {today} on: {machine}. Raw values: `three_cells.json`.\n"
-        "`make bench` writes this page.\n\n## The three cells\n\n"
-        f"{_table(found)}\n\n"
-        f"A prediction takes {predict / health:.1f} times the smallest authenticated request "
-        "of the same client, connection and run.\n"
-    )
-    (HERE / "RESULTS.md").write_text(text)
-    (HERE / "three_cells.json").write_text(
-        json.dumps({"date": today, "machine": machine, "seconds": found}, indent=1) + "\n"
-    )
-    print(text)
+    known = _known()
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(known))
+    parser.add_argument("--quick", action="store_true", help="measure little, into build/")
+    asked = parser.parse_args()
+    unknown = [part for part in asked.parts if part not in known]
+    if unknown:
+        parser.error(f"no part is named {unknown[0]}; there are {', '.join(known)}")
+    place = TRIAL if asked.quick else HERE
+    place.mkdir(parents=True, exist_ok=True)
+    for part in asked.parts or known:
+        print(f"== {part}", flush=True)
+        found = measure(part, quick=asked.quick)
+        (place / f"{part}.json").write_text(json.dumps(found, indent=1) + "\n")
+        print(section(part, found), flush=True)
+    logs = [part for part in known if (place / f"{part}.json").exists()]
+    pages = [section(part, json.loads((place / f"{part}.json").read_text())) for part in logs]
+    head = "# Results\n\n`make bench` writes this page; what counts are the ratios.\n"
+    (place / "RESULTS.md").write_text("\n".join([head, *pages]))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ SOURCES = ROOT / "labextension"
 BUNDLE = ROOT / "truststram_lab" / "labextension"
 TYPES = SOURCES / "src" / "api" / "schema.gen.ts"
 MAX_BUNDLE_BYTES = 150_000
+#: jlpm comes with jupyter-builder: beside the interpreter, whether that is on PATH or not.
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
 def test_the_bundle_names_what_jupyterlab_loads() -> None:
@@ -115,7 +117,7 @@ def test_numbers_read_as_on_the_cards(workshop: Path) -> None:
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the sources beside which a bundle can be built, with the locked packages."""
     for tool in ("node", "jlpm"):
-        if shutil.which(tool) is None:
+        if shutil.which(tool, path=PATH) is None:
             missing(f"{tool} is not on PATH")
     copy = tmp_path_factory.mktemp("workshop") / "labextension"
     leave = shutil.ignore_patterns("node_modules", "lib", "*.tsbuildinfo", ".yarn")
@@ -143,7 +145,7 @@ def run(command: list[str], folder: Path, environment: dict[str, str] | None = N
     found = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, **(environment or {})},
+        env={**os.environ, "PATH": PATH, **(environment or {})},
         capture_output=True,
         text=True,
         check=False,
@@ -155,7 +157,7 @@ def run(command: list[str], folder: Path, environment: dict[str, str] | None = N
 
 
 def missing(reason: str) -> None:
-    if "node" in os.environ.get("TS_REQUIRE", "").split(","):
+    if "node" in os.environ.get("TS_REQUIRE", "").replace(",", " ").split():
         pytest.fail(f"TS_REQUIRE names node, but {reason}")
     pytest.skip(f"{reason}; the JupyterLab extension was not rebuilt")
 

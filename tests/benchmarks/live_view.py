@@ -1,0 +1,146 @@
+"""What watching a run costs the run: the same training with its live card, and with none.
+
+Pairs of the same run (data, seed, rounds) in a real kernel, in turn. *Without* has a view that
+shows nothing; everything else is the same, and the kernel's messages are read by a client.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jupyter_client import BlockingKernelClient, KernelManager
+
+import truststram_lab
+from truststram_lab import sandbox
+
+from .pairs import in_turn, percent, ratio
+
+TITLE = "A live view"
+PAIRS = 24
+FRESH_PAIRS = 12
+ROUNDS = 30
+DISPLAY = ("display_data", "update_display_data")
+
+_SET_UP = """
+%load_ext truststram_lab
+%ts_login --sandbox
+import time
+from truststram_lab import verbs
+from truststram_lab.verbs import live
+_real = live.view_of
+class _Nothing:
+    def show(self): pass
+    def refresh(self, force=False): pass
+    def close(self, next_steps=None): pass
+def _seconds(shown, rounds):
+    live.view_of = _real if shown else (lambda *_, **__: _Nothing())
+    begin = time.perf_counter()
+    verbs.federate("breast-cancer", clients=5, rounds=rounds, seed=0, name="watched")
+    return time.perf_counter() - begin
+"""
+
+
+class Kernel:
+    """A real kernel whose messages are taken in as they come."""
+
+    def __init__(self, manager: KernelManager, client: BlockingKernelClient) -> None:
+        self._manager = manager
+        self._client = client
+        self.shown = 0
+
+    def run(self, code: str, ask: str = "None") -> str:
+        """Execute a cell; the value of the expression ``ask`` after it."""
+
+        def count(message: dict[str, object]) -> None:
+            self.shown += message["msg_type"] in DISPLAY
+
+        reply = self._client.execute_interactive(
+            code, user_expressions={"asked": ask}, output_hook=count, timeout=300
+        )["content"]
+        if reply["status"] != "ok":
+            raise RuntimeError("\n".join(reply["traceback"]))
+        return str(reply["user_expressions"]["asked"]["data"]["text/plain"])
+
+    def seconds(self, shown: bool, rounds: int) -> float:
+        return float(self.run(f"_took = _seconds({shown}, {rounds})", "_took"))
+
+
+@contextmanager
+def kernel(home: Path) -> Iterator[Kernel]:
+    """A kernel on a home of its own, signed in."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("TRUSTSTRAM_", "EDGEML_"))}
+    environment = {
+        **kept,
+        "HOME": str(home),
+        "IPYTHONDIR": str(home / "ipython"),
+        "PYTHONPATH": str(Path(truststram_lab.__file__).parents[1]),
+        "TRUSTSTRAM_HOME": str(home / "sandbox"),
+        # Two cores are shared by the training, the platform and this client.
+        "OMP_NUM_THREADS": "1",
+    }
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(env=environment, stderr=subprocess.DEVNULL)
+    client = manager.blocking_client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=120)
+        found = Kernel(manager, client)
+        found.run(_SET_UP)
+        yield found
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+        manager.cleanup_resources()
+
+
+def run(quick: bool = False) -> dict[str, object]:
+    """Seconds of each run of each pair, in one kernel and in fresh ones."""
+    pairs, fresh_pairs, rounds = (3, 2, 5) if quick else (PAIRS, FRESH_PAIRS, ROUNDS)
+    warm: dict[bool, list[float]] = {True: [], False: []}
+    fresh: dict[bool, list[float]] = {True: [], False: []}
+    messages = 0
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        try:
+            with kernel(home) as one:
+                for shown in (True, False):
+                    one.seconds(shown, rounds)
+                for shown in in_turn(pairs):
+                    before = one.shown
+                    warm[shown].append(one.seconds(shown, rounds))
+                    messages += one.shown - before
+            for shown in in_turn(fresh_pairs):
+                with kernel(home) as new:
+                    fresh[shown].append(new.seconds(shown, rounds))
+        finally:
+            sandbox.stop(home / "sandbox")
+    return {
+        "rounds": rounds,
+        "messages_a_run": messages / pairs,
+        "with": warm[True],
+        "without": warm[False],
+        "first_with": fresh[True],
+        "first_without": fresh[False],
+    }
+
+
+def report(found: dict) -> str:
+    lines = ["| Run of | median with | median without | cost | pairs |", "|---|---:|---:|---|---:|"]
+    rows = (("a kernel at work", ""), ("a fresh kernel, its first", "first_"))
+    for name, prefix in rows:
+        seen, unseen = found[f"{prefix}with"], found[f"{prefix}without"]
+        lines.append(
+            f"| {name} | {statistics.median(seen):.2f} s | {statistics.median(unseen):.2f} s | "
+            f"{percent(ratio(seen, unseen))} | {len(seen)} |"
+        )
+    return "\n".join(lines) + (
+        f"\n\nbreast-cancer, 5 sites, {found['rounds']} rounds; the view sent "
+        f"{found['messages_a_run']:.0f} display messages a run. A kernel's first view also loads "
+        "the packages of widgets."
+    )
