@@ -2,7 +2,7 @@
 #
 #   make demo    environment, first tutorial against a fresh sandbox, the numbers
 #   make lab     JupyterLab on that tutorial
-#   make test    the test suite; make test-all drives a real browser, too
+#   make test    the test suite; make test-all the long tests and those in a real browser
 #   make lint    ruff, mypy, import contracts
 #   make bench   benchmarks, with their raw logs
 #
@@ -54,9 +54,10 @@ lab: $(STAMP)
 	@$(BIN)/truststram-lab lab
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --ignore=tests/ui $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --ignore=tests/ui -m "not long" $(PYTEST_ARGS)
 
 test-all: $(STAMP) versions
+	$(BIN)/python -m pytest --ignore=tests/ui -m long $(PYTEST_ARGS)
 	$(BIN)/python -m pytest tests/ui $(PYTEST_ARGS)
 
 # Build the JupyterLab extension anew (node 20); the bundle is committed.

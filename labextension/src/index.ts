@@ -11,6 +11,7 @@ import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { Api } from './api/client';
 import { markIcon } from './icons';
 import { cellFor, insertCell } from './insert';
+import { live } from './live/plugin';
 import { PANEL_ID, TrustStramPanel } from './panel/widget';
 import { PanelStore } from './store/store';
 import { addTutorials } from './tutorials';
@@ -82,4 +83,4 @@ const tutorials: JupyterFrontEndPlugin<void> = {
     addTutorials(app, new Api(app.serviceManager.serverSettings), launcher, palette)
 };
 
-export default [panel, tutorials];
+export default [panel, tutorials, live];

@@ -141,7 +141,7 @@ class Bare:
         ]
 
     def round(self) -> None:
-        for client, update in zip(self._clients, self._updates, strict=True):
+        for client in self._clients:
             hashlib.sha256(client.get("/model").content).digest()
         for client, update in zip(self._clients, self._updates, strict=True):
             expected = hashlib.sha256(update).hexdigest()

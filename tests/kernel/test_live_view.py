@@ -9,6 +9,8 @@ import pytest
 pytestmark = pytest.mark.kernel
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+STOP = "application/vnd.truststram.stop+json"
+CELL = "an-id_1"
 
 SET_UP = """
 import threading, time
@@ -62,7 +64,10 @@ view.close()
 assert asked < 50, asked
 """)
     updates = [m for m in notebook.messages[before:] if m["msg_type"] == "update_display_data"]
-    assert updates == []
+    # The last one takes away what the first one said of its cell.
+    assert [(m["content"]["data"]["text/plain"], m["content"]["metadata"]) for m in updates] == [
+        ("same", {})
+    ]
 
 
 def test_the_button_stops_what_keeps_the_kernel_busy_and_nothing_of_it_is_saved(notebook):
@@ -77,10 +82,16 @@ while not stopped.is_set() and time.monotonic() < deadline:
 view.close(Card("what next"))
 print("stopped:", stopped.is_set())
 """)
+    hint = notebook.until(lambda message: "Interrupt" in str(message["content"].get("data")))
+    assert hint["content"]["data"] == {
+        "text/plain": "Stop: Kernel > Interrupt",
+        "text/html": "<p>Stop: Kernel &gt; Interrupt</p>",
+    }
     shown = notebook.until(is_button_view)
     data = shown["content"]["data"]
-    assert data["text/plain"] == "Stop: Kernel > Interrupt"
-    assert "Interrupt" in data["text/html"]
+    # Without widgets it says nothing; the line above it does.
+    assert data["text/plain"] == data["text/html"] == ""
+    assert STOP not in data
 
     press(notebook, data[WIDGET_VIEW]["model_id"])
 
@@ -89,6 +100,7 @@ print("stopped:", stopped.is_set())
     assert [o["data"]["text/plain"] for o in cell.outputs if "data" in o] == [
         "running",
         "what next",
+        "",
     ]
     assert all(WIDGET_VIEW not in o.get("data", {}) for o in notebook.saved())
     closed = {m["content"]["comm_id"] for m in notebook.messages if m["msg_type"] == "comm_close"}
@@ -113,6 +125,105 @@ def press(notebook, comm_id: str) -> None:
     client.shell_channel.send(press)
 
 
+def test_a_view_of_a_run_tells_our_extension_whose_output_it_is_and_what_it_can_stop(notebook):
+    key = execute_in_cell(notebook, SHOW_RUN)
+    shown = {}
+    while len(shown) < 3:
+        content = notebook.until(is_display)["content"]
+        shown[content["transient"]["display_id"]] = content
+    (card_id, card), (footer_id, footer), (widget_id, widget) = shown.items()
+    payload = {"run": "run_1", "name": "icu-1", "interrupt": True}
+    place = {"cell": CELL, "count": notebook_count(notebook)}
+    assert card["metadata"] == {"truststram": {"view": card_id, **place, "stop": payload}}
+    assert footer["metadata"] == {"truststram": {"view": footer_id, **place}}
+    assert widget["metadata"] == {"truststram": {"view": widget_id, **place}}
+    assert footer["data"][STOP] == payload
+    assert footer["data"]["text/plain"] == "Stop: Kernel > Interrupt"
+    # The extension shows one button, not two.
+    assert widget["data"] == {STOP: {}, "text/plain": "", "text/html": ""}
+    button = notebook.until(is_button_view)["content"]
+    assert button["metadata"] == widget["metadata"]
+    assert button["data"][STOP] == {}
+
+    cell = notebook.finish(key)
+    live = [m["content"]["metadata"] for m in published(notebook, card_id)[:-1]]
+    assert len(live) >= 3
+    assert all(metadata == card["metadata"] for metadata in live)
+    for output in cell.outputs:
+        assert output["metadata"] == {}
+        assert set(output["data"]) == {"text/plain", "text/html"}
+
+
+SHOW_RUN = """
+from types import SimpleNamespace
+texts = iter(range(1000))
+view = LiveView(
+    lambda: Card(f"number {next(texts)}"),
+    lambda: None,
+    run=SimpleNamespace(id="run_1", name="icu-1"),
+)
+view.show()
+# From another thread, as of a run in the background.
+worker = threading.Thread(target=lambda: [view.refresh(force=True) for _ in range(3)])
+worker.start()
+worker.join()
+deadline = time.monotonic() + 60
+while view._button is None and time.monotonic() < deadline:
+    time.sleep(0.05)
+view.close()
+"""
+
+
+def execute_in_cell(notebook, code: str, cell_id: str = CELL) -> str:
+    """Execute as JupyterLab does: the request says which cell it is of."""
+    session = notebook.client.session
+    session.metadata = {"cellId": cell_id}
+    key: str = notebook.start(code)
+    session.metadata = {}
+    return key
+
+
+def is_display(message: dict[str, Any]) -> bool:
+    return message["msg_type"] == "display_data"
+
+
+def published(notebook, display_id: str) -> list[dict[str, Any]]:
+    """Every message of a display, in order."""
+    return [
+        message
+        for message in notebook.messages
+        if message["content"].get("transient", {}).get("display_id") == display_id
+    ]
+
+
+def notebook_count(notebook) -> int:
+    """The number of the cell that was begun last."""
+    begun = [m for m in notebook.messages if m["msg_type"] == "execute_input"]
+    count: int = begun[-1]["content"]["execution_count"]
+    return count
+
+
+def test_what_is_no_cells_id_is_not_saved_and_a_view_in_the_background_has_no_number(notebook):
+    address = "vscode-notebook-cell:/home/somebody/book.ipynb#W0"
+    before = len(notebook.messages)
+    key = execute_in_cell(
+        notebook,
+        """
+view = LiveView(lambda: Card("apart"), hint="Stop: elsewhere", waits=False)
+view.show()
+""",
+        address,
+    )
+    notebook.finish(key)
+    notebook.run("view.refresh(force=True)\nview.close()")
+    metadata = [
+        message["content"]["metadata"]
+        for message in notebook.messages[before:]
+        if "display" in message["msg_type"]
+    ]
+    assert [sorted(each.get("truststram", {})) for each in metadata] == [["view"], []]
+
+
 def test_a_view_that_ended_before_the_button_was_loaded_shows_no_button(open_notebook):
     fresh = open_notebook()
     fresh.run(SET_UP)
@@ -122,7 +233,7 @@ view.show()
 view.close()
 time.sleep(3)
 """)
-    assert [o["data"]["text/plain"] for o in cell.outputs] == ["done", ""]
+    assert [o["data"]["text/plain"] for o in cell.outputs] == ["done", "", ""]
     assert not any(is_button_view(m) for m in fresh.messages)
 
 

@@ -78,9 +78,20 @@ class LabPage:
         if self.page.evaluate("!jupyterapp.shell.leftCollapsed"):
             self.command("application:toggle-left-area")
 
-    def reload(self) -> None:
-        """Save the notebook as it is and load the page again; its kernel goes on."""
-        cells = self.page.evaluate("live.save()")
+    def save(self) -> int:
+        """Save the notebook as it is; how many cells it has."""
+        cells: int = self.page.evaluate("live.save()")
+        return cells
+
+    def reload(self, *, save: bool = True) -> None:
+        """Load the page again; the kernel goes on.
+
+        Args:
+            save: the notebook as it is, before; else what changed since it was saved is lost.
+        """
+        cells = (
+            self.save() if save else self.page.evaluate("live.notebook().content.widgets.length")
+        )
         self.page.reload()
         self.ready()
         self.page.wait_for_function(
@@ -117,6 +128,15 @@ class LabPage:
             cell.finish()
             assert not cell.error, cell.text
         return cell
+
+    def execute(self, index: int) -> Cell:
+        """Run a cell that is there already."""
+        self.page.evaluate(
+            "index => { live.notebook().content.activeCellIndex = index;"
+            " void jupyterapp.commands.execute('notebook:run-cell'); }",
+            index,
+        )
+        return Cell(self, index)
 
     def cell(self, index: int) -> Cell:
         return Cell(self, index)

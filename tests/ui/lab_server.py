@@ -35,6 +35,9 @@ class LabServer:
         extension: whether it has our own, from this checkout; else it is switched off.
     """
 
+    #: the module that is started, its name among the options, and where a notebook opens
+    MODULE, APPLICATION, PLACE = "jupyterlab", "LabApp", "lab/tree"
+
     def __init__(
         self, folder: Path, *, disabled: Sequence[str] = (), extension: bool = True
     ) -> None:
@@ -61,11 +64,11 @@ class LabServer:
             "--ServerApp.port_retries=0",
             f"--ServerApp.root_dir={self.root}",
             f"--IdentityProvider.token={TOKEN}",
-            "--LabApp.expose_app_in_browser=True",
+            f"--{self.APPLICATION}.expose_app_in_browser=True",
         )
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterlab", *options],
+                [sys.executable, "-m", self.MODULE, *options],
                 env=self._environment(),
                 cwd=self.root,
                 stdout=log,
@@ -88,7 +91,7 @@ class LabServer:
 
     def address(self, path: str) -> str:
         """Where a notebook opens by itself, in a fresh workspace."""
-        return f"http://127.0.0.1:{self.port}/lab/tree/{path}?token={TOKEN}&reset"
+        return f"http://127.0.0.1:{self.port}/{self.PLACE}/{path}?token={TOKEN}&reset"
 
     def add_notebook(self, name: str, cells: Sequence[str] = ()) -> str:
         """A notebook of code cells; its kernel is named, or JupyterLab asks for one."""

@@ -101,8 +101,6 @@ def test_a_reloaded_page_finds_its_background_run_going_on(lab):
 
 
 def test_a_run_whose_page_was_reloaded_is_live_in_another_notebook(lab, second):
-    """JupyterLab gives up the outputs of a cell that runs while its page is loaded again: the
-    card stays as it was saved. The run goes on, and any other notebook shows it live."""
     cell = lab.run(long_run("blocking"))
     cell.record()
     cell.until_round(2)
@@ -133,7 +131,15 @@ def test_a_run_survives_the_platforms_sudden_death(lab, shared_home):
     cell.finish()
     assert not cell.error
     assert "round 12/12" in cell.text
-    assert cell.record_so_far["rounds"] == list(range(13))
+    # Short rounds may pass between two updates; none is shown twice, and none is lost.
+    rounds = cell.record_so_far["rounds"]
+    assert rounds == sorted(set(rounds))
+    assert rounds[-1] == 12
+    told = lab.run(
+        "run = %ts_runs killed-1\nprint([each.number for each in run.snapshot().report.history])",
+        wait=True,
+    )
+    assert str(list(range(1, 13))) in told.text
     now = read_state(shared_home)
     assert now is not None
     assert now.pid != former.pid

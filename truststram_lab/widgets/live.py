@@ -1,38 +1,79 @@
 """Live views: a card that is replaced in place, and below it a way to stop.
 
 The card itself is static HTML under a display id, so that progress is live in every front
-end, and what is saved reads the same without kernel, widgets or network. The Stop button
-needs a widget front end and comes once its packages are loaded; it leaves no trace.
+end, and what is saved reads the same without kernel, widgets or network. Below it are two
+outputs: how to stop, in words that our JupyterLab extension shows as a button; and a button
+for front ends with widgets, which comes once its packages are loaded. Neither leaves a trace.
+
+While it is open every message says in its metadata whose output it is (``truststram``), so
+that a page which was loaded in mid-run can go on showing it:
+
+- ``view``: the display id, which notebooks do not save otherwise;
+- ``cell``: the id of the cell that shows it, where the front end tells it;
+- ``count``: the number of that cell, if the cell runs for as long as the view is open;
+- ``stop``: on the card, what the button below it needs.
+
+The last message has none of it.
 """
 
 from __future__ import annotations
 
 import html
 import logging
-import sys
 import threading
 import time
 import uuid
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .kernel import (
+    attended,
+    current_cell,
+    current_number,
+    execution_count,
+    in_kernel,
+    publish,
+)
+from .terminal import TerminalView
 
 if TYPE_CHECKING:
     from truststram_lab.schemas.federation import Run
 
     from .stop_button import StopButton
 
-__all__ = ["LiveView", "Shown", "TerminalView", "View", "Watched", "follow", "view_of"]
+__all__ = [
+    "LiveView",
+    "Shown",
+    "TerminalView",
+    "View",
+    "Watched",
+    "follow",
+    "in_kernel",
+    "publish",
+    "seen_in_this_cell",
+    "view_of",
+]
 
 _log = logging.getLogger(__name__)
 
-#: At most ten updates a second: more is not seen, and floods the front end's queue.
-_INTERVAL_S = 0.1
+#: How often a run in the background is looked at.
+_LOOK_S = 0.1
+
+#: A front end gets at most ten display messages of a view in any second, all its outputs
+#: together: more is not seen, and floods its queue. Six, that the updates share with the three
+#: that show it; and room for the button and the three that close it.
+_MOST = 6
+#: a little more than a second, as a message is dated after it was let through
+_SECOND_S = 1.05
+_INTERVAL_S = _SECOND_S / _MOST
 
 #: How to stop what a cell waits for, without a button.
 _INTERRUPT = "Stop: Kernel > Interrupt"
 _NOTHING: Mapping[str, object] = {"text/plain": "", "text/html": ""}
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+_STOP = "application/vnd.truststram.stop+json"
 
 
 class Shown(Protocol):
@@ -66,7 +107,10 @@ class LiveView:
         card: called for the card of this moment, from whichever thread refreshes.
         stop: what the Stop button calls; it must return at once. None shows no button, nor
             does a notebook that runs unattended.
-        hint: how to stop without the button, for front ends that have none.
+        hint: how to stop without a button; None where Kernel > Interrupt stops it.
+        run: what is shown, if it is a run of the platform. JupyterLab with our extension then
+            stops it by way of the Jupyter server, even while the kernel does not answer.
+        waits: whether the cell goes on until the view is closed.
     """
 
     def __init__(
@@ -74,21 +118,35 @@ class LiveView:
         card: Callable[[], Shown],
         stop: Callable[[], object] | None = None,
         *,
-        hint: str = _INTERRUPT,
+        hint: str | None = None,
+        run: Run | None = None,
+        waits: bool = True,
     ) -> None:
         self._card = card
         self._stop = stop
+        words = hint or _INTERRUPT
         self._hint: dict[str, object] = {
-            "text/plain": hint,
-            "text/html": f"<p>{html.escape(hint, quote=False)}</p>",
+            "text/plain": words,
+            "text/html": f"<p>{html.escape(words, quote=False)}</p>",
         }
+        self._otherwise = words if run is None else f"Stop: %ts_runs {run.name} stop"
+        self._stoppable: dict[str, object] | None = None
+        if run is not None and stop is not None:
+            interrupts = hint is None and waits
+            self._stoppable = {"run": run.id, "name": run.name, "interrupt": interrupts}
+        self._waits = waits
         self._card_id = f"truststram-{uuid.uuid4().hex}"
         self._footer_id = f"{self._card_id}-footer"
+        self._widget_id = f"{self._card_id}-widget"
+        #: what every message says of the cell
+        self._place: dict[str, object] = {}
         # One publisher at a time: the loop that waits, a thread, or the one that loads
         # the button. Never held while somebody else's code waits for something.
         self._lock = threading.RLock()
         self._published: object = None
-        self._published_at = float("-inf")
+        #: when the card was asked for, and when the last messages were sent
+        self._asked_at = float("-inf")
+        self._sent_at = deque([float("-inf")] * _MOST, maxlen=_MOST)
         self._state = "new"
         self._button: StopButton | None = None
 
@@ -98,56 +156,84 @@ class LiveView:
             if self._state != "new":
                 return
             self._state = "open"
+            # Here, where the cell is executed: on another thread, or later, it is another's.
+            self._place = _place(waits=self._waits)
+            if not attended():
+                self._stop = self._stoppable = None
             self._publish_card(update=False)
-            if not _attended():
-                self._stop = None
             if self._stop is None:
                 return
-            publish(self._hint, self._footer_id)
+            drawn = {} if self._stoppable is None else {_STOP: self._stoppable}
+            footer = {**self._hint, **drawn}
+            self._send(footer, self._footer_id, metadata=self._of(self._footer_id))
+            self._publish_widget({}, update=False)
         # The packages of widgets take most of a second to load; training does not wait.
         threading.Thread(target=self._add_button, name="stop button", daemon=True).start()
 
     def refresh(self, force: bool = False) -> None:
-        """Show the card of this moment, if it reads differently; at most ten times a second.
+        """Show the card of this moment, if it reads differently; at most six times a second.
 
         Args:
             force: do not mind the rate.
         """
         with self._lock:
-            too_soon = time.monotonic() - self._published_at < _INTERVAL_S
+            now = time.monotonic()
+            too_soon = now - self._asked_at < _INTERVAL_S or now - self._sent_at[0] < _SECOND_S
             if self._state == "open" and (force or not too_soon):
                 self._publish_card(update=True)
 
     def close(self, next_steps: Shown | None = None) -> None:
-        """Show the last card; nothing of the button stays in what is saved.
+        """Show the last card; nothing of the buttons stays in what is saved.
 
         Args:
-            next_steps: takes the place of the button.
+            next_steps: takes the place of the way to stop.
         """
         with self._lock:
             if self._state != "open":
                 return
-            self._publish_card(update=True)
             self._state = "closed"
+            # In any case: what it says of its view and cell is to go as well.
+            self._send(self._card().bundle(), self._card_id, update=True)
             if self._stop is not None:
-                publish(
-                    _NOTHING if next_steps is None else next_steps.bundle(),
-                    self._footer_id,
-                    update=True,
-                )
+                last = _NOTHING if next_steps is None else next_steps.bundle()
+                self._send(last, self._footer_id, update=True)
+                self._send(_NOTHING, self._widget_id, update=True)
             elif next_steps is not None:
-                publish(next_steps.bundle(), self._footer_id)
+                self._send(next_steps.bundle(), self._footer_id)
             if self._button is not None:
                 self._button.close()
                 self._button = None
 
     def _publish_card(self, *, update: bool) -> None:
         bundle = self._card().bundle()
-        self._published_at = time.monotonic()
+        self._asked_at = time.monotonic()
         seen = bundle.get("text/html", bundle)
         if not update or seen != self._published:
             self._published = seen
-            publish(bundle, self._card_id, update=update)
+            stop = {} if self._stoppable is None else {"stop": self._stoppable}
+            self._send(
+                bundle, self._card_id, update=update, metadata=self._of(self._card_id, **stop)
+            )
+
+    def _publish_widget(self, view: Mapping[str, object], *, update: bool) -> None:
+        # Where our extension draws a button already, it draws nothing for this one.
+        drawn: dict[str, object] = {} if self._stoppable is None else {_STOP: {}}
+        bundle = {**_NOTHING, **drawn, **view}
+        self._send(bundle, self._widget_id, update=update, metadata=self._of(self._widget_id))
+
+    def _send(
+        self,
+        bundle: Mapping[str, object],
+        display_id: str,
+        *,
+        update: bool = False,
+        metadata: Mapping[str, object] | None = None,
+    ) -> None:
+        publish(bundle, display_id, update=update, metadata=metadata)
+        self._sent_at.append(time.monotonic())
+
+    def _of(self, view: str, **more: object) -> dict[str, object]:
+        return {"truststram": {"view": view, **self._place, **more}}
 
     def _add_button(self) -> None:
         try:
@@ -156,9 +242,9 @@ class LiveView:
             with self._lock:
                 if self._state != "open":
                     return
-                self._button = StopButton(self._request_stop)
+                self._button = StopButton(self._request_stop, otherwise=self._otherwise)
                 view = {"version_major": 2, "version_minor": 0, "model_id": self._button.model_id}
-                publish({**self._hint, _WIDGET_VIEW: view}, self._footer_id, update=True)
+                self._publish_widget({_WIDGET_VIEW: view}, update=True)
         except Exception:  # noqa: BLE001 - on a thread: it would be printed into a later cell
             # The line that says how to stop without a button is there already.
             _log.debug("The stop button could not be shown.", exc_info=True)
@@ -168,79 +254,32 @@ class LiveView:
             self._stop()
 
 
-class TerminalView:
-    """A run in a terminal: one line a round, then the card's text.
-
-    Args:
-        run: what is followed.
-        stream: where lines go; None is the standard output of that moment.
-    """
-
-    def __init__(self, run: Watched, stream: TextIO | None = None) -> None:
-        self._run = run
-        self._stream = stream
-        self._rounds = 0
-        self._closed = False
-
-    def show(self) -> None:
-        """Say what begins."""
-        run = self._run.snapshot()
-        self._write(
-            f"{run.name}: {run.plan.rounds} rounds, {len(run.plan.sites)} sites; Ctrl-C stops"
-        )
-        self._rounds = 0 if run.report is None else len(run.report.history)
-
-    def refresh(self, force: bool = False) -> None:  # noqa: ARG002 - the views' one signature
-        """Write a line for every round that is new."""
-        run = self._run.snapshot()
-        if run.report is None:
-            return
-        for entry in run.report.history[self._rounds :]:
-            self._write(
-                f"round {entry.number}/{run.plan.rounds}  accuracy {entry.accuracy:.3f}  "
-                f"loss {entry.loss:.3f}  {run.report.elapsed_s:.0f} s"
-            )
-        self._rounds = len(run.report.history)
-
-    def close(self, next_steps: Shown | None = None) -> None:
-        """Write the result's text."""
-        if self._closed:
-            return
-        self._closed = True
-        self.refresh()
-        for shown in (self._run.card(), next_steps):
-            if shown is not None:
-                self._write(str(shown.bundle()["text/plain"]))
-
-    def _write(self, line: str) -> None:
-        stream = self._stream or sys.stdout
-        stream.write(line + "\n")
-        stream.flush()
-
-
-def view_of(run: Watched, *, hint: str = _INTERRUPT) -> LiveView | TerminalView:
+def view_of(
+    run: Watched, *, hint: str | None = None, waits: bool = True
+) -> LiveView | TerminalView:
     """The right view of a run for where we are: live in a notebook, lines in a terminal.
 
     A run seen by its own view in a cell is not shown again as that cell's result.
 
     Args:
-        hint: how to stop it without the button.
+        hint: how to stop it without a button; None where Kernel > Interrupt stops it.
+        waits: whether the cell goes on until the view is closed.
     """
-    _last_seen[run] = _execution_count()
+    _last_seen[run] = execution_count()
     if not in_kernel():
         return TerminalView(run)
     stop = getattr(run, "request_stop", None)
-    return LiveView(run.card, stop, hint=hint)
+    return LiveView(run.card, stop, hint=hint, run=run.snapshot(), waits=waits)
 
 
 def follow(run: Watched, active: Callable[[], bool]) -> None:
     """Show a run that goes on in the background, and keep it up to date until it ends."""
-    view = view_of(run, hint=f"Stop: %ts_runs {run.snapshot().name} stop")
+    view = view_of(run, hint=f"Stop: %ts_runs {run.snapshot().name} stop", waits=False)
     view.show()
 
     def keep_up() -> None:
         while active():
-            time.sleep(_INTERVAL_S)
+            time.sleep(_LOOK_S)
             view.refresh()
         view.close()
 
@@ -249,42 +288,14 @@ def follow(run: Watched, active: Callable[[], bool]) -> None:
 
 def seen_in_this_cell(run: Watched) -> bool:
     """Whether a view of ``run`` is in the output of the cell that runs now."""
-    count = _execution_count()
+    count = execution_count()
     return count is not None and _last_seen.get(run) == count
-
-
-def in_kernel() -> bool:
-    """Whether a Jupyter kernel shows what we publish."""
-    return getattr(_shell(), "kernel", None) is not None
 
 
 #: run -> number of the cell that shows it; forgotten with the run
 _last_seen: weakref.WeakKeyDictionary[Any, int | None] = weakref.WeakKeyDictionary()
 
 
-def _shell() -> Any:
-    # Without IPython loaded there is no shell, and nothing to load it for.
-    ipython = sys.modules.get("IPython")
-    return None if ipython is None else ipython.get_ipython()
-
-
-def _attended() -> bool:
-    """Whether somebody sits in front of the cell that runs now.
-
-    Who runs notebooks unattended allows no prompts; a button would only leave the state of
-    a widget in the file.
-    """
-    request = _shell().kernel.get_parent()
-    return bool(request.get("content", {}).get("allow_stdin", True))
-
-
-def _execution_count() -> int | None:
-    return getattr(_shell(), "execution_count", None)
-
-
-def publish(
-    bundle: Mapping[str, object], display_id: str | None = None, *, update: bool = False
-) -> None:
-    """Put a mimebundle into the current cell's output, or in the place of ``display_id``."""
-    transient = {} if display_id is None else {"display_id": display_id}
-    _shell().display_pub.publish(data=dict(bundle), transient=transient, update=update)
+def _place(*, waits: bool) -> dict[str, object]:
+    place = {"cell": current_cell(), "count": current_number() if waits else None}
+    return {key: value for key, value in place.items() if value is not None}

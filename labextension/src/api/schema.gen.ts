@@ -99,7 +99,7 @@ export interface paths {
         put?: never;
         /**
          * Predict
-         * @description One prediction a row; ``ref`` is an endpoint's name, or ``name:version``.
+         * @description One prediction a row; ``ref`` is an endpoint's name, ``name:version`` or ``name@alias``.
          */
         post: operations["predict"];
         delete?: never;
@@ -118,6 +118,10 @@ export interface paths {
         /**
          * Events
          * @description The stream's events after number ``Last-Event-ID`` or ``after``, and then each new one.
+         *
+         *     ``after=latest`` begins after the newest event there is. The stream then opens with that
+         *     event's number (an ``id`` without ``data``), so that whoever is cut off before the first
+         *     event resumes there.
          */
         get: operations["events"];
         put?: never;
@@ -152,6 +156,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/federations/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Federation
+         * @description The federation of that name or id.
+         */
+        get: operations["get_federation"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/federations/{name}/budget": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Set Budget
+         * @description Set the most that the federation's data may ever spend.
+         */
+        put: operations["set_budget"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/federations/{name}/close": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Close Federation
+         * @description Take no new run and no new participant; runs in progress go on.
+         */
+        post: operations["close_federation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/federations/{name}/invite": {
         parameters: {
             query?: never;
@@ -166,6 +230,66 @@ export interface paths {
          * @description A credential a participant; a former one of the same participant stops working.
          */
         post: operations["invite"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/federations/{name}/open": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Open Federation
+         * @description Take new runs and new participants again.
+         */
+        post: operations["open_federation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/federations/{name}/preflight": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Preflight
+         * @description Whether the sites' tables fit together, as far as they have described them.
+         */
+        get: operations["preflight"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/federations/{name}/privacy": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Privacy Budget
+         * @description What the federation's rounds have spent of its privacy budget.
+         */
+        get: operations["privacy_budget"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -205,12 +329,36 @@ export interface paths {
         };
         /**
          * Get Model
-         * @description The model of that name or id.
+         * @description The model that ``ref`` names: its name or id, also with a version or an alias.
          */
         get: operations["get_model"];
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{ref}/aliases/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Set Alias
+         * @description Let ``name`` be an alias of that version; the same again changes nothing.
+         */
+        put: operations["set_alias"];
+        post?: never;
+        /**
+         * Delete Alias
+         * @description Take the alias away; the version that it named stays.
+         */
+        delete: operations["delete_alias"];
         options?: never;
         head?: never;
         patch?: never;
@@ -249,7 +397,7 @@ export interface paths {
         };
         /**
          * Get Version
-         * @description The version ``which``: a number, ``latest`` or ``deployed``.
+         * @description The version ``which``: a number, a label, ``latest``, ``deployed`` or ``@alias``.
          */
         get: operations["get_version"];
         put?: never;
@@ -315,7 +463,7 @@ export interface paths {
         put?: never;
         /**
          * Create Run
-         * @description Announce a run and open its first round.
+         * @description Announce a run and open its first round, if its sites are there.
          */
         post: operations["create_run"];
         delete?: never;
@@ -384,6 +532,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/runs/{ref}/rounds": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Rounds
+         * @description Every round of the run, with the digests of what went in and what came out.
+         */
+        get: operations["list_rounds"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/runs/{ref}/stop": {
         parameters: {
             query?: never;
@@ -398,6 +566,26 @@ export interface paths {
          * @description Stop the run; it can be resumed.
          */
         post: operations["stop_run"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/runs/{ref}/updates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Updates
+         * @description Every update that the run's sites sent, round by round.
+         */
+        get: operations["list_updates"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -444,6 +632,70 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/training/description/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Describe
+         * @description Say which columns and classes the site's table has, before the first round.
+         */
+        put: operations["describe"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/training/personalized/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Personal Model
+         * @description The site's own personal model, as it uploaded it last.
+         */
+        get: operations["personal_model"];
+        /**
+         * Put Personal Model
+         * @description Replace the site's personal model of that name by a safetensors file.
+         */
+        put: operations["put_personal_model"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/training/plans/{sha256}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Round Plan
+         * @description What all rounds of one of the site's runs have in common; never changes.
+         */
+        get: operations["round_plan"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/training/rounds": {
         parameters: {
             query?: never;
@@ -454,6 +706,10 @@ export interface paths {
         /**
          * Assignments
          * @description The open rounds in which this site still has to push; waits for one up to ``wait_s``.
+         *
+         *     Args:
+         *         known: digests of plans that are not to be repeated.
+         *         device: what asks; a second device under one identity is refused.
          */
         get: operations["assignments"];
         put?: never;
@@ -478,6 +734,26 @@ export interface paths {
         get: operations["round_model"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/training/rounds/{round_id}/state": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Tell State
+         * @description Say how far the site is in a round; one that declines it is no longer waited for.
+         */
+        post: operations["tell_state"];
         delete?: never;
         options?: never;
         head?: never;
@@ -578,6 +854,20 @@ export interface components {
             identity: components["schemas"]["Identity"];
         };
         /**
+         * Alias
+         * @description A name that moves: ``model@alias`` is ``version`` since ``moved_at``, by ``moved_by``.
+         */
+        Alias: {
+            /** Alias */
+            alias: string;
+            /** Moved At */
+            moved_at: string;
+            /** Moved By */
+            moved_by: string;
+            /** Version */
+            version: number;
+        };
+        /**
          * Architecture
          * @description A feed-forward network that ends in logits.
          *
@@ -594,22 +884,39 @@ export interface components {
          * Assignment
          * @description What a participant is to do now.
          *
-         *     ``model_sha256`` is the safetensors file to start from (None for statistics).
+         *     ``model_sha256`` is the safetensors file to start from (None for statistics and initial
+         *     parameters). ``plan_sha256`` is of the run's ``RoundPlan``: to a site that says it knows
+         *     it, its parts are not repeated here and are None, but for ``local``.
+         *     ``deadline_s`` seconds are left; None is no deadline.
          */
         Assignment: {
-            architecture: components["schemas"]["Architecture"];
+            architecture?: components["schemas"]["Architecture"] | null;
+            /** Config */
+            config?: {
+                [key: string]: boolean | number | string;
+            } | null;
+            /** Deadline S */
+            deadline_s?: number | null;
+            /** Filters */
+            filters?: (components["schemas"]["GradientClip"] | components["schemas"]["GaussianNoise"] | components["schemas"]["NormValidation"] | components["schemas"]["Sparsification"] | components["schemas"]["Quantization"])[] | null;
             /**
              * Kind
              * @enum {string}
              */
-            kind: "statistics" | "training";
+            kind: "statistics" | "initial" | "training" | "evaluation";
             local: components["schemas"]["LocalTraining"];
             /** Min Site Rows */
             min_site_rows: number;
+            /** Model */
+            model?: string | null;
             /** Model Sha256 */
             model_sha256: string | null;
             /** Number */
             number: number;
+            /** Plan Sha256 */
+            plan_sha256?: string | null;
+            /** Privacy */
+            privacy?: (components["schemas"]["RecordPlan"] | components["schemas"]["ClientPlan"] | components["schemas"]["LocalPlan"]) | null;
             /** Round Id */
             round_id: string;
             /** Rounds */
@@ -620,13 +927,15 @@ export interface components {
             run_id: string;
             /** Seed */
             seed: number;
-            signature: components["schemas"]["Signature"];
-            statistics: components["schemas"]["Statistics"] | null;
+            signature?: components["schemas"]["Signature"] | null;
+            statistics?: components["schemas"]["Statistics"] | null;
             /**
              * Status
              * @enum {string}
              */
             status: "open" | "aggregating" | "closed";
+            /** Strategy */
+            strategy?: string | null;
         };
         /**
          * Background
@@ -642,6 +951,57 @@ export interface components {
             rows: number;
             /** Sha256 */
             sha256: string;
+        };
+        /**
+         * BudgetEntry
+         * @description One line of the ledger: a round, a statistics round, an explanation.
+         */
+        BudgetEntry: {
+            /** Id */
+            id: string;
+            /** Purpose */
+            purpose: string;
+            /**
+             * State
+             * @default reserved
+             * @enum {string}
+             */
+            state: "reserved" | "released" | "returned";
+            /** Uses */
+            uses: components["schemas"]["GaussianUse"][];
+        };
+        /**
+         * ClientPlan
+         * @description Client-level DP-FedAvg: the platform clips every site's update and noises their sum.
+         *
+         *     ``cohort_rate`` is the chance of each of the ``sites`` to be in a round's cohort, 1 for all;
+         *     the sum is divided by ``cohort_rate * sites``, whoever came. ``noise_multiplier`` times
+         *     ``clip`` is the standard deviation of the noise on the sum.
+         */
+        ClientPlan: {
+            /**
+             * Clip
+             * @default 1
+             */
+            clip: number;
+            /**
+             * Cohort Rate
+             * @default 1
+             */
+            cohort_rate: number;
+            /** Delta */
+            delta: number;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            mechanism: "dp-fedavg";
+            /** Noise Multiplier */
+            noise_multiplier: number;
+            /** Rounds */
+            rounds: number;
+            /** Sites */
+            sites: number;
         };
         /**
          * Column
@@ -704,19 +1064,24 @@ export interface components {
         };
         /**
          * CreateDeployment
-         * @description Point the endpoint of ``model`` ("name" or "name:version") at that version.
+         * @description Point the endpoint of ``model`` ("name", "name:version" or "name@alias").
+         *
+         *     Without an ``environment`` it is the platform's own: ``sandbox`` on this computer's private
+         *     one, ``production`` on a team's.
          */
         CreateDeployment: {
-            /**
-             * Environment
-             * @default sandbox
-             */
-            environment: string;
+            /** Environment */
+            environment?: string | null;
             /** Model */
             model: string;
         };
         /** CreateFederation */
         CreateFederation: {
+            /**
+             * Description
+             * @default
+             */
+            description: string;
             /** Name */
             name: string;
         };
@@ -738,13 +1103,36 @@ export interface components {
         /**
          * CreateRun
          * @description The whole plan of a run; the platform can finish the arithmetic from it alone.
+         *
+         *     Attributes:
+         *         sites: by name, in the order of every sum. With ``open_roster`` there may be none:
+         *             every participant of the federation that asks is in.
+         *         architecture, signature: None for a run of named arrays only, whose result is no
+         *             model version but the file ``Run.result_sha256``.
+         *         initial_weights_sha256: an uploaded file; None asks the first site for its parameters.
+         *         filters: what every site does to its update, in order, after its own floor.
+         *         config: for every site's own training function.
+         *         evaluation: whether the sites evaluate, after the last or after every training round.
+         *         simulated: the sites are one owner's, so all of them count as present.
          */
         CreateRun: {
-            architecture: components["schemas"]["Architecture"];
+            architecture?: components["schemas"]["Architecture"] | null;
+            /** Config */
+            config?: {
+                [key: string]: boolean | number | string;
+            };
+            /**
+             * Evaluation
+             * @default none
+             * @enum {string}
+             */
+            evaluation: "none" | "final" | "every";
             /** Federation */
             federation: string;
+            /** Filters */
+            filters?: (components["schemas"]["GradientClip"] | components["schemas"]["GaussianNoise"] | components["schemas"]["NormValidation"] | components["schemas"]["Sparsification"] | components["schemas"]["Quantization"])[];
             /** Initial Weights Sha256 */
-            initial_weights_sha256: string;
+            initial_weights_sha256?: string | null;
             /**
              * @default {
              *       "batch_size": 16,
@@ -763,6 +1151,23 @@ export interface components {
             min_site_rows: number;
             /** Model */
             model: string;
+            /**
+             * Open Roster
+             * @default false
+             */
+            open_roster: boolean;
+            /** Privacy */
+            privacy?: (components["schemas"]["RecordPlan"] | components["schemas"]["ClientPlan"] | components["schemas"]["LocalPlan"]) | null;
+            /**
+             * @default {
+             *       "fraction_evaluate": 1,
+             *       "fraction_fit": 1,
+             *       "min_available": 1,
+             *       "min_evaluate": 1,
+             *       "min_fit": 1
+             *     }
+             */
+            quorum: components["schemas"]["Quorum"];
             /** Rounds */
             rounds: number;
             /**
@@ -770,22 +1175,22 @@ export interface components {
              * @default 0
              */
             seed: number;
-            signature: components["schemas"]["Signature"];
+            signature?: components["schemas"]["Signature"] | null;
             /**
              * Simulated
              * @default true
              */
             simulated: boolean;
             /** Sites */
-            sites: string[];
+            sites?: string[];
             source?: components["schemas"]["DataSource"] | null;
             split?: components["schemas"]["Split"] | null;
             /**
              * Strategy
-             * @default fedavg
-             * @constant
+             * @example fedavg
+             * @example fedyogi:tau=0.01
              */
-            strategy: "fedavg";
+            strategy?: string;
         };
         /**
          * CreateVersion
@@ -851,6 +1256,9 @@ export interface components {
         /**
          * Deployment
          * @description An endpoint (stable URL) and the version its traffic goes to.
+         *
+         *     ``reference`` is how the version was named where that was by an alias, such as
+         *     ``icu@champion``: the alias may move, the deployment stays on ``version``.
          */
         Deployment: {
             /** Created At */
@@ -865,6 +1273,8 @@ export interface components {
             model: string;
             /** Name */
             name: string;
+            /** Reference */
+            reference?: string | null;
             /** Revision */
             revision: number;
             /**
@@ -993,16 +1403,120 @@ export interface components {
              */
             standard_error: number | null;
         };
-        /** Federation */
+        /**
+         * Federation
+         * @description Who trains together; a closed one takes no new run and no new participant.
+         */
         Federation: {
             /** Created At */
             created_at: string;
+            /**
+             * Description
+             * @default
+             */
+            description: string;
             /** Id */
             id: string;
             /** Name */
             name: string;
             /** Participants */
             participants: string[];
+            /**
+             * Status
+             * @default open
+             * @enum {string}
+             */
+            status: "open" | "closed";
+        };
+        /**
+         * FilterStep
+         * @description One filter's line in the audit trail: the update before it and after it.
+         *
+         *     Norms are L2 over all floats; ``kept`` counts the coordinates that may be other than
+         *     zero; bytes are those of the arrays' own encoding, without the file's header.
+         */
+        FilterStep: {
+            /** Bytes After */
+            bytes_after: number;
+            /** Bytes Before */
+            bytes_before: number;
+            /** Coordinates */
+            coordinates: number;
+            /** Filter */
+            filter: components["schemas"]["GradientClip"] | components["schemas"]["GaussianNoise"] | components["schemas"]["NormValidation"] | components["schemas"]["Sparsification"] | components["schemas"]["Quantization"];
+            /** Kept */
+            kept: number;
+            /** Norm After */
+            norm_after: number;
+            /** Norm Before */
+            norm_before: number;
+        };
+        /**
+         * GaussianNoise
+         * @description Add N(0, ``sigma`` squared) to every float, drawn by a cryptographic generator.
+         */
+        GaussianNoise: {
+            /**
+             * Sigma
+             * @description a positive number
+             * @default 0.01
+             */
+            sigma: number;
+            /**
+             * Type
+             * @default gaussian_noise
+             * @constant
+             */
+            type: "gaussian_noise";
+        };
+        /**
+         * GaussianUse
+         * @description Gaussian noise, drawn ``steps`` times.
+         *
+         *     ``noise_multiplier`` is the noise's standard deviation divided by the L2 sensitivity under
+         *     the statement's adjacency; 0 is no noise. ``sample_rate`` is the chance with which each
+         *     unit takes part in a step, by itself and in secret; 1 is full participation.
+         */
+        GaussianUse: {
+            /** Noise Multiplier */
+            noise_multiplier: number;
+            /**
+             * Sample Rate
+             * @default 1
+             */
+            sample_rate: number;
+            /**
+             * Steps
+             * @default 1
+             */
+            steps: number;
+        };
+        /**
+         * GradientClip
+         * @description Scale the update so that its L2 norm is at most ``max_norm``.
+         *
+         *     One norm over all floats, which bounds what one participant can change; ``per_tensor``
+         *     clips every array by itself, which bounds only the norm of each.
+         */
+        GradientClip: {
+            /**
+             * Max Norm
+             * @description a positive number
+             * @default 1
+             */
+            max_norm: number;
+            /**
+             * Per Tensor
+             * @description true or false
+             * @default false
+             */
+            per_tensor: boolean;
+            /**
+             * Type
+             * @default gradient_clip
+             * @constant
+             */
+            type: "gradient_clip";
         };
         /**
          * Health
@@ -1086,6 +1600,31 @@ export interface components {
             run?: string | null;
         };
         /**
+         * LocalPlan
+         * @description Local DP: a site clips its own update and adds noise before it leaves.
+         *
+         *     Two updates within ``clip`` lie up to ``2 * clip`` apart, which is the sensitivity; ``sigma``
+         *     is the standard deviation of the noise, in parameter units.
+         */
+        LocalPlan: {
+            /**
+             * Clip
+             * @default 1
+             */
+            clip: number;
+            /** Delta */
+            delta: number;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            mechanism: "local-dp";
+            /** Rounds */
+            rounds: number;
+            /** Sigma */
+            sigma: number;
+        };
+        /**
          * LocalTraining
          * @description What every site does in a round: minibatch SGD on its own rows.
          */
@@ -1124,9 +1663,11 @@ export interface components {
         };
         /**
          * Model
-         * @description A named line of versions.
+         * @description A named line of versions; its aliases in alphabetical order.
          */
         Model: {
+            /** Aliases */
+            aliases?: components["schemas"]["Alias"][];
             /** Created At */
             created_at: string;
             /** Deployed Version */
@@ -1174,6 +1715,24 @@ export interface components {
             /** Weights Sha256 */
             weights_sha256: string;
         };
+        /**
+         * NormValidation
+         * @description Reject an update whose L2 norm, before noise, is over ``max_norm``, or not finite.
+         */
+        NormValidation: {
+            /**
+             * Max Norm
+             * @description a positive number
+             * @default 10
+             */
+            max_norm: number;
+            /**
+             * Type
+             * @default norm_validation
+             * @constant
+             */
+            type: "norm_validation";
+        };
         /** Page[Deployment] */
         Page_Deployment_: {
             /** Items */
@@ -1208,6 +1767,33 @@ export interface components {
             items: components["schemas"]["Run"][];
             /** Next Cursor */
             next_cursor?: string | null;
+        };
+        /** Page[RunRound] */
+        Page_RunRound_: {
+            /** Items */
+            items: components["schemas"]["RunRound"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
+        /** Page[RunUpdate] */
+        Page_RunUpdate_: {
+            /** Items */
+            items: components["schemas"]["RunUpdate"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
+        /**
+         * ParticipationUpdate
+         * @description A site says how far it is in a round; ``detail`` is one sentence for people.
+         */
+        ParticipationUpdate: {
+            /** Detail */
+            detail?: string | null;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "offered" | "accepted" | "plan_fetching" | "plan_ready" | "local_training" | "local_eval" | "update_preparing" | "clipping" | "noising" | "uploading" | "uploaded" | "acknowledged" | "completed" | "declined_policy" | "failed_retryable" | "aborted_policy" | "rejected_local" | "upload_deferred" | "expired_round";
         };
         /**
          * Prediction
@@ -1269,6 +1855,99 @@ export interface components {
             predictions: components["schemas"]["Prediction"][];
         };
         /**
+         * Preflight
+         * @description Whether the sites' tables fit together; ``signature`` is what they agree on.
+         */
+        Preflight: {
+            /** Ready */
+            ready: boolean;
+            signature?: components["schemas"]["Signature"] | null;
+            /** Sites */
+            sites: components["schemas"]["PreflightSite"][];
+        };
+        /**
+         * PreflightSite
+         * @description One site's readiness; ``problems`` are sentences, each naming the column and both sides.
+         */
+        PreflightSite: {
+            /** Name */
+            name: string;
+            /** Problems */
+            problems?: string[];
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "invited" | "described" | "present";
+        };
+        /**
+         * PrivacyBudget
+         * @description What ``get_privacy_budget`` answers; ``epsilon`` is what is spent.
+         *
+         *     ``budget_remaining`` is the epsilon between what is spent and the budget: because epsilons
+         *     do not add up, a round that asks for as much alone may still fit. None stands for infinity.
+         */
+        PrivacyBudget: {
+            /** Budget Remaining */
+            budget_remaining: number | null;
+            /** Delta */
+            delta: number;
+            /** Epsilon */
+            epsilon: number | null;
+            /** Epsilon Budget */
+            epsilon_budget: number | null;
+            /** Epsilon Spent */
+            epsilon_spent: number | null;
+            /** Federation Id */
+            federation_id: string;
+            /** History */
+            history?: components["schemas"]["BudgetEntry"][];
+            /** Mechanism */
+            mechanism?: string | null;
+            /** Rounds Consumed */
+            rounds_consumed: number;
+        };
+        /**
+         * PrivacyStatement
+         * @description One claim of privacy with everything it depends on; ``text`` is for a card.
+         *
+         *     ``epsilon`` is None where nothing is guaranteed; ``text`` then says why.
+         */
+        PrivacyStatement: {
+            /** Accountant */
+            accountant: ("analytic Gaussian" | "RDP" | "PRV") | null;
+            /**
+             * Adjacency
+             * @enum {string}
+             */
+            adjacency: "add-or-remove" | "replace";
+            /** Delta */
+            delta: number;
+            /** Epsilon */
+            epsilon: number | null;
+            /** Mechanism */
+            mechanism: string;
+            /**
+             * Outside
+             * @description what the number does not cover, one sentence
+             */
+            outside: string;
+            /** Sampling */
+            sampling: string;
+            /** Text */
+            text: string;
+            /**
+             * Trust
+             * @enum {string}
+             */
+            trust: "platform sees every update" | "platform sees noised updates only";
+            /**
+             * Unit
+             * @enum {string}
+             */
+            unit: "record" | "client";
+        };
+        /**
          * Problem
          * @description Why not (RFC 9457): ``detail`` is one sentence with the way out; the class of the error adds attributes, such as ``field`` or ``choices``.
          */
@@ -1280,6 +1959,75 @@ export interface components {
             type: string;
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * Quantization
+         * @description Round each array to the nearest of the levels that ``bits`` can name.
+         */
+        Quantization: {
+            /**
+             * Bits
+             * @description a whole number, 1 to 32
+             * @default 8
+             */
+            bits: number;
+            /**
+             * Type
+             * @default quantization
+             * @constant
+             */
+            type: "quantization";
+        };
+        /**
+         * Quorum
+         * @description Whom a round asks, how many answers it needs, and how long it waits.
+         *
+         *     A round asks ``max(min_fit, floor(fraction_fit * present))`` of the sites that are present
+         *     and closes when all of them have answered, or at the deadline with ``min_updates``. At the
+         *     deadline with fewer the run stops, and says who is missing.
+         *
+         *     Attributes:
+         *         min_available: sites that must be present before the first round opens.
+         *         fraction_fit: share of the present sites that train in a round.
+         *         min_fit: the fewest sites that train in a round.
+         *         fraction_evaluate: share of the present sites that evaluate; 0 asks ``min_evaluate``.
+         *         min_evaluate: the fewest sites that evaluate.
+         *         min_updates: answers that suffice at the deadline; None is everybody who was asked.
+         *         deadline_s: seconds from the opening of a round; None waits without end.
+         *         wait_s: seconds to wait for ``min_available`` sites; None waits without end.
+         */
+        Quorum: {
+            /** Deadline S */
+            deadline_s?: number | null;
+            /**
+             * Fraction Evaluate
+             * @default 1
+             */
+            fraction_evaluate: number;
+            /**
+             * Fraction Fit
+             * @default 1
+             */
+            fraction_fit: number;
+            /**
+             * Min Available
+             * @default 1
+             */
+            min_available: number;
+            /**
+             * Min Evaluate
+             * @default 1
+             */
+            min_evaluate: number;
+            /**
+             * Min Fit
+             * @default 1
+             */
+            min_fit: number;
+            /** Min Updates */
+            min_updates?: number | null;
+            /** Wait S */
+            wait_s?: number | null;
         };
         /**
          * Readiness
@@ -1296,16 +2044,96 @@ export interface components {
             status: string;
         };
         /**
+         * RecordPlan
+         * @description Record-level DP-SGD: each site clips every row's gradient and adds noise to each step.
+         *
+         *     ``sample_rate`` is of one row in one step, ``noise_multiplier`` times ``clip`` the standard
+         *     deviation of the noise on a step's sum of gradients. ``batch_size`` is by what the noised sum
+         *     is divided: a constant of the plan. Were it taken from the rows, one row more would show in
+         *     the size of the noise.
+         */
+        RecordPlan: {
+            /** Batch Size */
+            batch_size: number;
+            /**
+             * Clip
+             * @default 1
+             */
+            clip: number;
+            /** Delta */
+            delta: number;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            mechanism: "dp-sgd";
+            /** Noise Multiplier */
+            noise_multiplier: number;
+            /** Rounds */
+            rounds: number;
+            /** Sample Rate */
+            sample_rate: number;
+            /** Steps Per Round */
+            steps_per_round: number;
+        };
+        /**
+         * RoundPlan
+         * @description What is the same in every round of a run, so that an assignment names it by its digest.
+         */
+        RoundPlan: {
+            architecture?: components["schemas"]["Architecture"] | null;
+            /** Config */
+            config?: {
+                [key: string]: boolean | number | string;
+            };
+            /** Filters */
+            filters?: (components["schemas"]["GradientClip"] | components["schemas"]["GaussianNoise"] | components["schemas"]["NormValidation"] | components["schemas"]["Sparsification"] | components["schemas"]["Quantization"])[];
+            /**
+             * @default {
+             *       "batch_size": 16,
+             *       "dtype": "float32",
+             *       "epochs": 2,
+             *       "learning_rate": 0.1,
+             *       "momentum": 0,
+             *       "weight_decay": 0
+             *     }
+             */
+            local: components["schemas"]["LocalTraining"];
+            /** Model */
+            model?: string | null;
+            /** Privacy */
+            privacy?: (components["schemas"]["RecordPlan"] | components["schemas"]["ClientPlan"] | components["schemas"]["LocalPlan"]) | null;
+            signature?: components["schemas"]["Signature"] | null;
+            statistics?: components["schemas"]["Statistics"] | null;
+            /**
+             * Strategy
+             * @example fedavg
+             * @example fedyogi:tau=0.01
+             */
+            strategy?: string;
+        };
+        /**
          * RoundReport
          * @description The global model after a round, on the held-out rows.
+         *
+         *     Where the sites evaluate it, every number is their mean weighted by ``rows``, and
+         *     ``accuracy`` is None if no site reported one.
          */
         RoundReport: {
             /** Accuracy */
-            accuracy: number;
+            accuracy: number | null;
             /** Loss */
             loss: number;
+            /** Metrics */
+            metrics?: {
+                [key: string]: number;
+            };
             /** Number */
             number: number;
+            /** Rows */
+            rows?: number | null;
+            /** Sites */
+            sites?: number | null;
         };
         /**
          * Run
@@ -1340,10 +2168,17 @@ export interface components {
             reason?: string | null;
             report?: components["schemas"]["RunReport"] | null;
             /**
+             * Result Sha256
+             * @description the last global model, a file
+             */
+            result_sha256?: string | null;
+            /**
              * Round
              * @description training rounds closed so far
              */
             round: number;
+            /** @description what the rounds so far guarantee */
+            statement?: components["schemas"]["PrivacyStatement"] | null;
             statistics?: components["schemas"]["Statistics"] | null;
             /**
              * Status
@@ -1383,6 +2218,84 @@ export interface components {
             sites?: components["schemas"]["SiteReport"][];
         };
         /**
+         * RunRound
+         * @description What went into a round and what came out, by digest: enough to compute it again.
+         *
+         *     ``updates`` are in the order of the sum, with the weight of each. ``noised_sha256`` is the
+         *     round's noised mean, which is kept because its noise cannot be drawn again.
+         */
+        RunRound: {
+            /** Closed At */
+            closed_at?: string | null;
+            /** Created At */
+            created_at: string;
+            /** Former State Sha256 */
+            former_state_sha256?: string | null;
+            /** Id */
+            id: string;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "statistics" | "initial" | "training" | "evaluation";
+            /** Model Sha256 */
+            model_sha256: string | null;
+            /** Noised Sha256 */
+            noised_sha256?: string | null;
+            /** Number */
+            number: number;
+            /**
+             * Participation
+             * @default 1
+             */
+            participation: number;
+            /** Result Sha256 */
+            result_sha256: string | null;
+            /** Server State Sha256 */
+            server_state_sha256?: string | null;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "open" | "aggregating" | "closed";
+            /** Updates */
+            updates?: string[];
+            /** Weights */
+            weights?: number[];
+        };
+        /**
+         * RunUpdate
+         * @description What one site sent in one round; ``steps`` are its filters, before and after each.
+         */
+        RunUpdate: {
+            /** Created At */
+            created_at: string;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "statistics" | "initial" | "training" | "evaluation";
+            /** Metrics */
+            metrics?: {
+                [key: string]: number;
+            };
+            /** Round */
+            round: number;
+            /** Samples */
+            samples: number;
+            /** Sha256 */
+            sha256: string;
+            /**
+             * Site
+             * @description None where the cohort of a round is a secret
+             */
+            site: string | null;
+            /** Size Bytes */
+            size_bytes: number;
+            /** Steps */
+            steps?: components["schemas"]["FilterStep"][];
+        };
+        /**
          * Score
          * @description Accuracy on held-out rows, a share in [0, 1], with its 95 % Wilson interval.
          *
@@ -1401,6 +2314,33 @@ export interface components {
             };
             /** Rows */
             rows: number;
+        };
+        /**
+         * SetAlias
+         * @description Which version an alias is to name: a number, a label, ``latest`` or ``deployed``.
+         */
+        SetAlias: {
+            /**
+             * Version
+             * @default latest
+             */
+            version: number | string;
+        };
+        /**
+         * SetBudget
+         * @description The most that the federation's data may ever spend, in this unit.
+         */
+        SetBudget: {
+            /** Delta */
+            delta: number;
+            /** Epsilon */
+            epsilon: number;
+            /**
+             * Unit
+             * @default record
+             * @enum {string}
+             */
+            unit: "record" | "client";
         };
         /**
          * SetUp
@@ -1426,6 +2366,19 @@ export interface components {
             columns: components["schemas"]["Column"][];
             /** Positive Class */
             positive_class?: string | null;
+            /** Target */
+            target: string;
+        };
+        /**
+         * SiteDescription
+         * @description What a site says of its table before the first round: columns and classes, never a value
+         *     of a row. The categories of a column are values of the data; they leave the site with it.
+         */
+        SiteDescription: {
+            /** Classes */
+            classes: string[];
+            /** Columns */
+            columns: components["schemas"]["Column"][];
             /** Target */
             target: string;
         };
@@ -1459,6 +2412,24 @@ export interface components {
              * @enum {string}
              */
             status: "waiting" | "training" | "pushed" | "done" | "stopped" | "failed";
+        };
+        /**
+         * Sparsification
+         * @description Keep the share ``top_k`` of each array's coordinates, largest first; clear the rest.
+         */
+        Sparsification: {
+            /**
+             * Top K
+             * @description a share over 0 and up to 1; 10 percent is top_k 0.1 or top_k_percent 10
+             * @default 0.1
+             */
+            top_k: number;
+            /**
+             * Type
+             * @default sparsification
+             * @constant
+             */
+            type: "sparsification";
         };
         /**
          * Split
@@ -1781,7 +2752,7 @@ export interface operations {
     events: {
         parameters: {
             query: {
-                after?: number;
+                after?: number | "latest";
                 stream: string;
             };
             header?: {
@@ -1881,6 +2852,103 @@ export interface operations {
             };
         };
     };
+    get_federation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Federation"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_budget: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SetBudget"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PrivacyBudget"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    close_federation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Federation"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     invite: {
         parameters: {
             query?: never;
@@ -1903,6 +2971,99 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Invitation"][];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    open_federation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Federation"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    preflight: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Preflight"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    privacy_budget: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PrivacyBudget"];
                 };
             };
             /** @description Refused, or failed */
@@ -1990,6 +3151,74 @@ export interface operations {
             query?: never;
             header?: never;
             path: {
+                ref: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Model"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    set_alias: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+                ref: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SetAlias"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Model"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_alias: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
                 ref: string;
             };
             cookie?: never;
@@ -2346,6 +3575,37 @@ export interface operations {
             };
         };
     };
+    list_rounds: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                ref: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_RunRound_"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     stop_run: {
         parameters: {
             query?: never;
@@ -2364,6 +3624,37 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Run"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_updates: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                ref: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_RunUpdate_"];
                 };
             };
             /** @description Refused, or failed */
@@ -2441,12 +3732,145 @@ export interface operations {
             };
         };
     };
+    describe: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SiteDescription"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    personal_model: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    put_personal_model: {
+        parameters: {
+            query?: never;
+            header?: {
+                "content-digest"?: string | null;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    round_plan: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                sha256: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RoundPlan"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     assignments: {
         parameters: {
             query?: {
+                known?: string[];
                 wait_s?: number;
             };
-            header?: never;
+            header?: {
+                "TrustStram-Device"?: string | null;
+            };
             path?: never;
             cookie?: never;
         };
@@ -2491,6 +3915,39 @@ export interface operations {
                 content: {
                     "application/octet-stream": string;
                 };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    tell_state: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                round_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ParticipationUpdate"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Refused, or failed */
             default: {

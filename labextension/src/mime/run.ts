@@ -23,11 +23,15 @@ export function runView(data: IRunData): Child[] {
     parts.push(comparison(run, sites));
   }
   const history = report?.history ?? [];
-  const first = history[0];
-  const last = history[history.length - 1];
-  if (first && last && history.length > 1) {
+  // A round that no site evaluated has no accuracy.
+  const scored = history.flatMap(({ number, accuracy }) =>
+    typeof accuracy === 'number' ? [{ number, accuracy }] : []
+  );
+  const first = scored[0];
+  const last = scored[scored.length - 1];
+  if (first && last && scored.length > 1) {
     const words = `Accuracy from ${share(first.accuracy)} to ${share(last.accuracy)} after round ${last.number}`;
-    const values = history.map(entry => entry.accuracy);
+    const values = scored.map(entry => entry.accuracy);
     parts.push(line(words), curve(values, words));
   }
   parts.push(siteTable(run, sites));
@@ -35,7 +39,7 @@ export function runView(data: IRunData): Child[] {
   if (history.length) {
     const rows = history.map(entry => [
       count(entry.number),
-      share(entry.accuracy, 3),
+      typeof entry.accuracy === 'number' ? share(entry.accuracy, 3) : '',
       entry.loss.toPrecision(3)
     ]);
     const columns = ['>Round', '>Accuracy', '>Loss'];

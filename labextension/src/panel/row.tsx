@@ -123,7 +123,7 @@ function Words({ content }: { content: Content }): JSX.Element {
 
 function RunWords({ run }: { run: Run }): JSX.Element {
   const { rounds } = run.plan;
-  const sites = run.plan.sites.length;
+  const sites = run.plan.sites?.length ?? 0;
   const arrived = isActive(run) ? (run.pushed?.length ?? 0) / Math.max(sites, 1) : 0;
   const done = Math.min(1, (run.round + (run.round < rounds ? arrived : 0)) / rounds);
   return (

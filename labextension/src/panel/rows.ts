@@ -5,12 +5,15 @@ import type { IListing } from '../store/listing';
 import { isActive } from '../store/live';
 import type { PanelStore } from '../store/store';
 
+/** A version with the aliases that name it. */
+export type NamedVersion = ModelVersion & { aliases: readonly string[] };
+
 /** What a row's content is drawn from. */
 export type Content =
   | { kind: 'section'; title: string; total: string }
   | { kind: 'run'; run: Run }
   | { kind: 'model'; model: Model }
-  | { kind: 'version'; version: ModelVersion; deployed: boolean }
+  | { kind: 'version'; version: NamedVersion; deployed: boolean }
   | { kind: 'deployment'; deployment: Deployment }
   | { kind: 'federation'; federation: Federation; run: string | null }
   | { kind: 'fact'; name: string; value: string; curve?: number[] }
@@ -36,6 +39,8 @@ const TALL = 46;
 const LOW = 30;
 const FACT = 24;
 const NOTE = 48;
+/** Aliases that one line names. */
+const ALIASES = 3;
 
 const STATUS: Record<Run['status'], string> = {
   statistics: 'collecting means',
@@ -163,14 +168,14 @@ function runFacts(id: string, run: Run): Draft[] {
   }
   if (isActive(run)) {
     facts.push(
-      fact(id, 'Sites in', `${count(run.pushed?.length ?? 0)} of ${count(plan.sites.length)}`)
+      fact(id, 'Sites in', `${count(run.pushed?.length ?? 0)} of ${count(plan.sites?.length ?? 0)}`)
     );
   } else {
-    facts.push(fact(id, 'Sites', count(plan.sites.length)));
+    facts.push(fact(id, 'Sites', count(plan.sites?.length ?? 0)));
   }
-  const history = report?.history ?? [];
-  if (history.length > 1) {
-    const curve = history.map(entry => entry.accuracy);
+  // A round that no site evaluated has no accuracy.
+  const curve = (report?.history ?? []).flatMap(entry => entry.accuracy ?? []);
+  if (curve.length > 1) {
     const ends = `${share(curve[0] ?? 0)} to ${share(curve[curve.length - 1] ?? 0)}`;
     facts.push(fact(id, 'By round', ends, curve));
   }
@@ -216,7 +221,8 @@ function modelRows(model: Model, store: PanelStore, open: ReadonlySet<string>): 
   } else if (!versions.items?.length) {
     rows.push(note(`${id}:empty`, 3, 'No version is registered yet.', false));
   }
-  for (const version of versions?.items ?? []) {
+  for (const found of versions?.items ?? []) {
+    const version = { ...found, aliases: aliasesOf(model, found.sequence) };
     const deployed = version.sequence === model.deployed_version;
     const words = versionWords(version, deployed);
     rows.push({
@@ -237,16 +243,29 @@ function modelRows(model: Model, store: PanelStore, open: ReadonlySet<string>): 
 export function modelWords(model: Model): string {
   const deployed = model.deployed_version;
   const serving = deployed === null ? 'not deployed' : `version ${count(deployed)} deployed`;
-  return `${plural(model.version_count, 'version')}, ${serving}`;
+  const named = (model.aliases ?? []).map(entry => `@${entry.alias} ${count(entry.version)}`);
+  return [plural(model.version_count, 'version'), serving, ...few(named)].join(', ');
 }
 
-export function versionWords(version: ModelVersion, deployed: boolean): string {
+export function versionWords(version: NamedVersion, deployed: boolean): string {
   const accuracy = version.metrics['accuracy'];
-  const parts = deployed ? ['deployed'] : [];
+  const parts = [...(deployed ? ['deployed'] : []), ...few(version.aliases)];
   if (accuracy !== undefined) {
     parts.push(`accuracy ${share(accuracy)}`);
   }
   return [...parts, moment(version.created_at).slice(0, 10)].join(', ');
+}
+
+/** The aliases that name a version now, as they are written after the model's name. */
+function aliasesOf(model: Model, sequence: number): string[] {
+  return (model.aliases ?? [])
+    .filter(entry => entry.version === sequence)
+    .map(entry => `@${entry.alias}`);
+}
+
+function few(names: readonly string[]): string[] {
+  const shown = names.slice(0, ALIASES).map(name => clip(name, 30));
+  return names.length > ALIASES ? [...shown, `${count(names.length - ALIASES)} more`] : shown;
 }
 
 const HEALTH: Record<Deployment['status'], string> = {

@@ -23,7 +23,7 @@ export type Versions = { items: ModelVersion[] | null; more: boolean; error: str
 
 /** How often a platform that is stopped is looked for: a kernel may start it. */
 const LOOK_MS = 5000;
-/** Events of so many milliseconds are answered together. */
+/** From answer to answer; the events in between are answered together, and the first at once. */
 const GATHER_MS = 120;
 /** From so many touched things on, one listing costs less than each by itself. */
 const FEW = 3;
@@ -254,17 +254,20 @@ export class PanelStore {
     const touched: [Kind, unknown][] = [];
     if (event.type.startsWith('run.')) {
       touched.push(['runs', run]);
-    } else if (event.type === 'model.version_created') {
+    } else if (event.type.startsWith('model.')) {
       touched.push(['models', model]);
     } else if (event.type === 'deployment.changed') {
       touched.push(['deployments', deployment], ['models', model]);
     }
-    if (event.type === 'run.created') {
+    if (event.type === 'run.created' || event.type.startsWith('federation.')) {
       this._touched.federations.add('');
     }
     touched.forEach(([kind, name]) => this._touched[kind].add(String(name)));
-    window.clearTimeout(this._gathering);
-    this._gathering = window.setTimeout(() => void this._answer(), GATHER_MS);
+    this._gathering ||= window.setTimeout(() => {
+      this._gathering = 0;
+      this._answeredAt = Date.now();
+      void this._answer();
+    }, Math.max(0, this._answeredAt + GATHER_MS - Date.now()));
   }
 
   /** Reads what the gathered events touched: each by itself, or the listing if it is much. */
@@ -319,6 +322,7 @@ export class PanelStore {
   private _ticket = 0;
   private _timer = 0;
   private _gathering = 0;
+  private _answeredAt = 0;
   private _touched = nothing();
   private _backoff = new Backoff();
   private _live: LiveRuns;
