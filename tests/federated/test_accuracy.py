@@ -18,6 +18,8 @@ from truststram_lab.preprocessing.demo import load_demo
 from truststram_lab.schemas.federation import LocalTraining
 from truststram_lab.verbs import session as sessions
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def ten_runs(shared_session):

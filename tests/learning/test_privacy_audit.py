@@ -23,6 +23,8 @@ from truststram_lab.learning.privacy.noise import SecureRandom
 from truststram_lab.schemas.privacy import ClientPlan, GaussianUse, LocalPlan, RecordPlan
 from truststram_lab.schemas.tables import Column, Signature
 
+pytestmark = pytest.mark.long
+
 DELTA = 1e-5
 #: The delta of an audit with thousands of canaries, each of which it could give away.
 RARE = 1e-9

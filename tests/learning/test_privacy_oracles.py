@@ -29,7 +29,7 @@ from truststram_lab.learning.privacy.rdp import rdp_of
 from truststram_lab.schemas.privacy import GaussianUse
 
 # Their warnings are theirs.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]
 
 DELTA = 1e-5
 #: (noise multiplier, sample rate, steps), of rounds that follow each other

@@ -15,6 +15,8 @@ from truststram_lab.learning.personal import proximal_pull
 from truststram_lab.learning.strategies import fed_avg
 from truststram_lab.learning.weights import State
 
+pytestmark = pytest.mark.long
+
 SITES, TRAIN_ROWS, TEST_ROWS, ROUNDS, STEPS, RATE = 10, 40, 100, 20, 5, 0.5
 #: The paper tunes lambda for each data set; with 40 rows a site a firm pull is right.
 LAMBDA = 0.5

@@ -15,6 +15,8 @@ from truststram_lab.learning.strategies import aggregate
 from truststram_lab.learning.weights import State
 from truststram_lab.schemas.strategies import FedAvg, FedProx
 
+pytestmark = pytest.mark.long
+
 FEATURES, CLASSES, DEVICES, CHOSEN, STRAGGLERS = 60, 10, 30, 10, 9
 EPOCHS, BATCH, RATE, ROUNDS, SEEDS = 10, 10, 0.01, 10, range(5)
 Device = tuple[np.ndarray, np.ndarray]

@@ -16,7 +16,7 @@ from truststram_lab.client import TrustStramClient
 from truststram_lab.federated.participation import Outbox
 from truststram_lab.learning import weights
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 ROUNDS = 70
 
