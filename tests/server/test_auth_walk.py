@@ -28,6 +28,12 @@ SITES = {
     ("GET", "/api/v1/training/rounds"),
     ("GET", "/api/v1/training/rounds/{round_id}/model"),
     ("PUT", "/api/v1/training/rounds/{round_id}/update"),
+    ("POST", "/api/v1/training/rounds/{round_id}/state"),
+    ("GET", "/api/v1/training/plans/{sha256}"),
+    ("PUT", "/api/v1/training/description/{name}"),
+    ("GET", "/api/v1/training/personalized/{name}"),
+    ("PUT", "/api/v1/training/personalized/{name}"),
+    ("GET", "/api/v1/federations/{name}/privacy"),
 }
 
 

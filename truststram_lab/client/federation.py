@@ -14,7 +14,12 @@ from truststram_lab.schemas.federation import (
     Invite,
     Run,
     RunReport,
+    RunRound,
+    RunUpdate,
+    SetBudget,
 )
+from truststram_lab.schemas.participation import Preflight
+from truststram_lab.schemas.privacy import PrivacyBudget
 from truststram_lab.transport import Call, Resource, call
 from truststram_lab.transport.calls import D
 from truststram_lab.transport.drivers import AsyncHttpDriver, HttpDriver
@@ -33,9 +38,44 @@ class Federations(Resource[D]):
     """``client.federations``"""
 
     @call
-    def create(self, name: str) -> Call[Federation]:
+    def create(self, name: str, *, description: str = "") -> Call[Federation]:
         """The federation of that name; made if there is none."""
-        return Call("POST", "/api/v1/federations", Federation, json=CreateFederation(name=name))
+        body = CreateFederation(name=name, description=description)
+        return Call("POST", "/api/v1/federations", Federation, json=body)
+
+    @call
+    def get(self, name: str) -> Call[Federation]:
+        """A federation; raises NotFoundError with the nearest names."""
+        return Call("GET", _federation(name), Federation)
+
+    @call
+    def open(self, name: str) -> Call[Federation]:
+        """Let it take runs and participants again."""
+        return Call("POST", f"{_federation(name)}/open", Federation)
+
+    @call
+    def close(self, name: str) -> Call[Federation]:
+        """Let it take no new run and no new participant; runs in progress go on."""
+        return Call("POST", f"{_federation(name)}/close", Federation)
+
+    @call
+    def preflight(self, name: str) -> Call[Preflight]:
+        """Whether the tables that its sites have described fit together."""
+        return Call("GET", f"{_federation(name)}/preflight", Preflight)
+
+    @call
+    def privacy(self, name: str) -> Call[PrivacyBudget]:
+        """What its rounds have spent, and of which budget."""
+        return Call("GET", f"{_federation(name)}/privacy", PrivacyBudget)
+
+    @call
+    def set_budget(self, name: str, budget: SetBudget) -> Call[PrivacyBudget]:
+        """Set the most that its sites' data may ever spend.
+
+        Raises:
+            ConflictError: more is spent already, or in the other unit.
+        """
+        return Call("PUT", f"{_federation(name)}/budget", PrivacyBudget, json=budget)
 
     @call
     def list(
@@ -52,7 +92,7 @@ class Federations(Resource[D]):
         """A new credential for each participant; an earlier one stops working unless ``keep``."""
         return Call(
             "POST",
-            f"/api/v1/federations/{segment(name, 'a federation')}/invite",
+            f"{_federation(name)}/invite",
             _Invitations,
             json=Invite(participants=[*participants], keep=keep),
         )
@@ -94,6 +134,16 @@ class Runs(Resource[D]):
         """Replace the run's report by ``report`` as a whole."""
         return Call("PUT", f"{_path(run)}/report", Run, json=report)
 
+    @call
+    def updates(self, run: str) -> Call[Page[RunUpdate]]:
+        """Every update that the run's sites sent, round by round."""
+        return Call("GET", f"{_path(run)}/updates", Page[RunUpdate])
+
+    @call
+    def rounds(self, run: str) -> Call[Page[RunRound]]:
+        """Every round of the run, with the digests of what went in and what came out."""
+        return Call("GET", f"{_path(run)}/rounds", Page[RunRound])
+
 
 class Events:
     """``client.events``"""
@@ -120,6 +170,10 @@ class AsyncEvents:
     def stream(self, name: str, *, after: int | Literal["latest"] = 0) -> AsyncEventStream:
         """The same with ``async for``; ``aclose()`` or cancelling the task ends it."""
         return AsyncEventStream(self._driver.sibling(), Subscription(name, after))
+
+
+def _federation(name: str) -> str:
+    return f"/api/v1/federations/{segment(name, 'a federation')}"
 
 
 def _path(run: str) -> str:

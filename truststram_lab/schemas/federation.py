@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer, WithJsonSchema
 
 from .base import Request, Schema
+from .filters import Filter, FilterStep
+from .participation import ConfigValue, Quorum
+from .privacy import Budget, PrivacyPlan, PrivacyStatement, Unit
 from .registry import Architecture, Name, Sha256
+from .strategies import FedAvg, Strategy, strategy_text
 from .tables import Signature, Statistics
 
 RunStatus = Literal["statistics", "training", "stopped", "completed", "failed"]
-RoundKind = Literal["statistics", "training"]
+RoundKind = Literal["statistics", "initial", "training", "evaluation"]
 RoundStatus = Literal["open", "aggregating", "closed"]
+
+
+#: Written as the text that ``parse_strategy`` reads, such as ``fedyogi:tau=0.01``.
+#: An object with ``name`` is understood, too.
+WrittenStrategy = Annotated[
+    Strategy,
+    PlainSerializer(strategy_text, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["fedavg", "fedyogi:tau=0.01"]}),
+]
 
 
 class CreateFederation(Request):
     name: Name
+    description: str = Field(default="", max_length=1_000)
 
 
 class Federation(Schema):
+    """Who trains together; a closed one takes no new run and no new participant."""
+
     id: str
     name: str
     participants: list[str]
     created_at: str
+    description: str = ""
+    status: Literal["open", "closed"] = "open"
+
+
+class SetBudget(Budget, Request):
+    """The most that the federation's data may ever spend, in this unit."""
+
+    unit: Unit = "record"
 
 
 class Invite(Request):
@@ -75,22 +99,40 @@ class Split(Schema):
 
 
 class CreateRun(Request):
-    """The whole plan of a run; the platform can finish the arithmetic from it alone."""
+    """The whole plan of a run; the platform can finish the arithmetic from it alone.
+
+    Attributes:
+        sites: by name, in the order of every sum. With ``open_roster`` there may be none:
+            every participant of the federation that asks is in.
+        architecture, signature: None for a run of named arrays only, whose result is no
+            model version but the file ``Run.result_sha256``.
+        initial_weights_sha256: an uploaded file; None asks the first site for its parameters.
+        filters: what every site does to its update, in order, after its own floor.
+        config: for every site's own training function.
+        evaluation: whether the sites evaluate, after the last or after every training round.
+        simulated: the sites are one owner's, so all of them count as present.
+    """
 
     model: Name
     federation: Name
-    sites: list[str] = Field(min_length=1, max_length=10_000)
+    sites: list[str] = Field(default_factory=list, max_length=10_000)
     rounds: int = Field(ge=1, le=100_000)
-    strategy: Literal["fedavg"] = "fedavg"
+    strategy: WrittenStrategy = Field(default_factory=FedAvg)
     local: LocalTraining = LocalTraining()
     seed: int = Field(default=0, ge=0, lt=2**63)
-    architecture: Architecture
-    signature: Signature
-    initial_weights_sha256: Sha256
+    architecture: Architecture | None = None
+    signature: Signature | None = None
+    initial_weights_sha256: Sha256 | None = None
     min_site_rows: int = Field(default=5, ge=1)
     simulated: bool = True
     source: DataSource | None = None
     split: Split | None = None
+    filters: list[Filter] = Field(default_factory=list, max_length=20)
+    privacy: PrivacyPlan | None = None
+    quorum: Quorum = Quorum()
+    config: dict[Name, ConfigValue] = Field(default_factory=dict, max_length=100)
+    evaluation: Literal["none", "final", "every"] = "none"
+    open_roster: bool = False
 
 
 class Score(Schema):
@@ -119,11 +161,18 @@ class SiteReport(Schema):
 
 
 class RoundReport(Schema):
-    """The global model after a round, on the held-out rows."""
+    """The global model after a round, on the held-out rows.
+
+    Where the sites evaluate it, every number is their mean weighted by ``rows``, and
+    ``accuracy`` is None if no site reported one.
+    """
 
     number: int
-    accuracy: float
+    accuracy: float | None
     loss: float
+    rows: int | None = None
+    sites: int | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
 
 
 class RunReport(Request):
@@ -156,12 +205,33 @@ class Run(Schema):
     created_at: str
     updated_at: str
     last_event: int = 0
+    result_sha256: str | None = Field(default=None, description="the last global model, a file")
+    statement: PrivacyStatement | None = Field(
+        default=None, description="what the rounds so far guarantee"
+    )
+
+
+class RoundPlan(Schema):
+    """What is the same in every round of a run, so that an assignment names it by its digest."""
+
+    model: str | None = None
+    local: LocalTraining = LocalTraining()
+    config: dict[str, ConfigValue] = Field(default_factory=dict)
+    strategy: WrittenStrategy = Field(default_factory=FedAvg)
+    filters: list[Filter] = Field(default_factory=list)
+    privacy: PrivacyPlan | None = None
+    signature: Signature | None = None
+    architecture: Architecture | None = None
+    statistics: Statistics | None = None
 
 
 class Assignment(Schema):
     """What a participant is to do now.
 
-    ``model_sha256`` is the safetensors file to start from (None for statistics).
+    ``model_sha256`` is the safetensors file to start from (None for statistics and initial
+    parameters). ``plan_sha256`` is of the run's ``RoundPlan``: to a site that says it knows
+    it, its parts are not repeated here and are None, but for ``local``.
+    ``deadline_s`` seconds are left; None is no deadline.
     """
 
     round_id: str
@@ -172,12 +242,19 @@ class Assignment(Schema):
     rounds: int
     status: RoundStatus
     model_sha256: str | None
-    statistics: Statistics | None
-    signature: Signature
-    architecture: Architecture
+    statistics: Statistics | None = None
+    signature: Signature | None = None
+    architecture: Architecture | None = None
     local: LocalTraining
     seed: int
     min_site_rows: int
+    plan_sha256: str | None = None
+    deadline_s: float | None = None
+    model: str | None = None
+    config: dict[str, ConfigValue] | None = None
+    strategy: WrittenStrategy | None = None
+    filters: list[Filter] | None = None
+    privacy: PrivacyPlan | None = None
 
 
 class UpdateReceipt(Schema):
@@ -187,3 +264,40 @@ class UpdateReceipt(Schema):
     round_id: str
     sha256: str
     duplicate: bool = False
+
+
+class RunUpdate(Schema):
+    """What one site sent in one round; ``steps`` are its filters, before and after each."""
+
+    round: int
+    kind: RoundKind
+    site: str | None = Field(description="None where the cohort of a round is a secret")
+    sha256: str
+    size_bytes: int
+    samples: int
+    metrics: dict[str, float] = Field(default_factory=dict)
+    steps: list[FilterStep] = Field(default_factory=list)
+    created_at: str
+
+
+class RunRound(Schema):
+    """What went into a round and what came out, by digest: enough to compute it again.
+
+    ``updates`` are in the order of the sum, with the weight of each. ``noised_sha256`` is the
+    round's noised mean, which is kept because its noise cannot be drawn again.
+    """
+
+    id: str
+    number: int
+    kind: RoundKind
+    status: RoundStatus
+    model_sha256: str | None
+    result_sha256: str | None
+    former_state_sha256: str | None = None
+    server_state_sha256: str | None = None
+    noised_sha256: str | None = None
+    updates: list[str] = Field(default_factory=list)
+    weights: list[int] = Field(default_factory=list)
+    participation: float = 1.0
+    created_at: str
+    closed_at: str | None = None

@@ -42,6 +42,13 @@ class _Strategy(Request):
         """With fewer updates than this in a round, the rule refuses to aggregate."""
         return 1
 
+    def __str__(self) -> str:
+        """The text of ``strategy_text``, for people too."""
+        set_to = self.model_dump(exclude_defaults=True, exclude={"name"})
+        parts = ",".join(f"{key}={value}" for key, value in set_to.items())
+        name: str = self.model_dump(include={"name"})["name"]
+        return f"{name}:{parts}" if parts else name
+
 
 class FedAvg(_Strategy):
     """The mean of the updates, weighted by rows: McMahan et al. 2017, algorithm 1."""
@@ -257,9 +264,7 @@ def as_strategy(value: str | Mapping[str, Any] | AnyStrategy) -> AnyStrategy:
 
 def strategy_text(strategy: AnyStrategy) -> str:
     """The text that ``parse_strategy`` reads back: the name, and what is not the default."""
-    set_to = strategy.model_dump(exclude_defaults=True, exclude={"name"})
-    parts = ",".join(f"{key}={value}" for key, value in set_to.items())
-    return f"{strategy.name}:{parts}" if parts else strategy.name
+    return str(strategy)
 
 
 def _from_mapping(given: dict[str, Any]) -> AnyStrategy:

@@ -21,13 +21,28 @@ from .deps import Services, validation_problem
 from .http import ABANDONED, AccessLog, problem, unexpected
 from .lifecycle import Lifecycle, ReadinessProbe
 from .openapi import document
-from .routes import accounts, events, federation, health, registry, sandbox, serving
+from .routes import (
+    accounts,
+    events,
+    federation,
+    health,
+    registry,
+    runs,
+    sandbox,
+    serving,
+    training,
+)
 from .routes.idempotency import Bodies
 from .security import OPEN_DOORS, STANDING_DOORS, Forwarded, Guard
 from .services.accounts import AccountsService
 from .services.aggregation import Advancer
+from .services.budgets import BudgetsService
 from .services.events import EventsService, Wakeups
 from .services.federation import FederationService
+from .services.personalization import PersonalService
+from .services.preflight import PreflightService
+from .services.presence import Presence
+from .services.records import RecordsService
 from .services.registry import RegistryService
 from .services.rounds import RoundsService
 from .services.runs import RunsService
@@ -58,6 +73,7 @@ def build_services(settings: Settings) -> Services:
     accounts_service = AccountsService(engine, settings)
     registry_service = RegistryService(engine, blobs, settings)
     serving_service = ServingService(engine, blobs, settings)
+    presence = Presence()
     return Services(
         settings=settings,
         engine=engine,
@@ -66,9 +82,13 @@ def build_services(settings: Settings) -> Services:
         accounts=accounts_service,
         registry=registry_service,
         federation=FederationService(engine, accounts_service),
-        runs=RunsService(engine, blobs),
-        rounds=RoundsService(engine, blobs),
-        advancer=Advancer(engine, blobs, settings, serving_service.deploy),
+        preflight=PreflightService(engine, presence),
+        budgets=BudgetsService(engine),
+        personal=PersonalService(engine, blobs),
+        records=RecordsService(engine),
+        runs=RunsService(engine, blobs, presence),
+        rounds=RoundsService(engine, blobs, presence),
+        advancer=Advancer(engine, blobs, settings, serving_service.deploy, presence),
         events=EventsService(engine, wakeups),
         serving=serving_service,
     )
@@ -142,7 +162,8 @@ def _routes(version: str, *, standing: bool) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    for part in (health, accounts, registry, federation, events, sandbox, serving):
+    parts = (health, accounts, registry, federation, runs, training, events, sandbox, serving)
+    for part in parts:
         api.include_router(part.router)
     if standing:
         api.include_router(health.readiness)

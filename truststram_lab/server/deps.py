@@ -15,8 +15,12 @@ from truststram_lab.exceptions import InvalidInputError
 
 from .services.accounts import AccountsService, Principal
 from .services.aggregation import Advancer
+from .services.budgets import BudgetsService
 from .services.events import EventsService
 from .services.federation import FederationService
+from .services.personalization import PersonalService
+from .services.preflight import PreflightService
+from .services.records import RecordsService
 from .services.registry import RegistryService
 from .services.rounds import RoundsService
 from .services.runs import RunsService
@@ -56,6 +60,10 @@ class Services:
     accounts: AccountsService
     registry: RegistryService
     federation: FederationService
+    preflight: PreflightService
+    budgets: BudgetsService
+    personal: PersonalService
+    records: RecordsService
     runs: RunsService
     rounds: RoundsService
     advancer: Advancer

@@ -6,6 +6,8 @@ fails when a route of the application is missing.
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,18 +21,24 @@ from .security import OPEN_DOORS, STANDING_DOORS
 __all__ = ["document"]
 
 _REF = "#/components/schemas/{model}"
+_NAMED = re.compile(r'"#/components/schemas/([^"]+)"')
 _SCHEME = "bearer"
 
 _OCTETS = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 #: bodies that are streamed and therefore no parameter of their function
-_UPLOADS = ("/api/v1/blobs/{sha256}", "/api/v1/training/rounds/{round_id}/update")
+_UPLOADS = (
+    "/api/v1/blobs/{sha256}",
+    "/api/v1/training/rounds/{round_id}/update",
+    "/api/v1/training/personalized/{name}",
+)
 
 #: answers that are a file
 _DOWNLOADS = (
     "/api/v1/blobs/{sha256}",
     "/api/v1/models/{ref}/versions/{which}/download",
     "/api/v1/training/rounds/{round_id}/model",
+    "/api/v1/training/personalized/{name}",
 )
 
 _STORED_BLOB = {
@@ -76,11 +84,23 @@ def document(seen: dict[str, Any]) -> dict[str, Any]:
             _describe_problems(operation)
             if (method.upper(), path) in OPEN_DOORS | STANDING_DOORS:
                 operation["security"] = []
-    for unused in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(unused, None)
+    _drop_unused(seen)
     seen["components"]["securitySchemes"] = {_SCHEME: {"type": "http", "scheme": "bearer"}}
     seen["security"] = [{_SCHEME: []}]
     return seen
+
+
+def _drop_unused(seen: dict[str, Any]) -> None:
+    """Leave out what no route speaks of: the framework's own problems, and the parts of types
+    that travel as text."""
+    schemas: dict[str, Any] = seen["components"]["schemas"]
+    while True:
+        named = set(_NAMED.findall(json.dumps(seen)))
+        unused = schemas.keys() - named
+        if not unused:
+            return
+        for name in unused:
+            del schemas[name]
 
 
 def _schemas() -> dict[str, Any]:

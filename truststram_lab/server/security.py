@@ -34,7 +34,9 @@ STANDING_DOORS = frozenset({("GET", "/ready"), ("POST", "/api/v1/setup")})
 _OPEN_LIMIT_BYTES = 10_000
 
 #: bodies that are streamed to disk, as (method, path)
-STREAMED = re.compile(r"PUT /api/v1/(blobs/[^/]+|training/rounds/[^/]+/update)")
+STREAMED = re.compile(
+    r"PUT /api/v1/(blobs/[^/]+|training/rounds/[^/]+/update|training/personalized/[^/]+)"
+)
 
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(f"(?:{methods}) /api/v1/{path}"), scope)
@@ -49,10 +51,12 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ("GET|HEAD", "deployments(/.*)?", "deployments:read"),
         ("POST|DELETE", "deployments(/.*)?", "deployments:write"),
         ("POST", "endpoints/.+/predict", "predictions:write"),
+        ("GET|HEAD", "federations/[^/]+/privacy", "privacy:read"),
         ("GET|HEAD", "federations(/.*)?", "federations:read"),
-        ("POST", "federations(/.*)?", "federations:write"),
+        ("POST|PUT", "federations(/.*)?", "federations:write"),
         ("POST", "devices/register", "training:participate"),
         ("GET|HEAD|PUT", "training/.*", "training:participate"),
+        ("POST", "training/rounds/[^/]+/state", "training:participate"),
         ("GET|HEAD", "runs(/.*)?", "runs:read"),
         ("POST|PUT", "runs(/.*)?", "runs:write"),
         ("GET|HEAD", "events", "events:read"),

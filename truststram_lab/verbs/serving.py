@@ -106,4 +106,4 @@ def _example(session: sessions.Session, version: ModelVersion) -> tuple[dict[str
         )
     held_out = prepare_again(load_demo(plan.source.name).frame, plan).held_out
     row = _rows(held_out.frame.iloc[[0]])[0]
-    return row, plan.signature.classes[int(held_out.codes[0])]
+    return row, version.signature.classes[int(held_out.codes[0])]

@@ -3800,7 +3800,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                "content-digest"?: string | null;
+                "Content-Digest"?: string | null;
             };
             path: {
                 name: string;
@@ -3964,7 +3964,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                "content-digest"?: string | null;
+                "Content-Digest"?: string | null;
             };
             path: {
                 round_id: string;

@@ -41,6 +41,7 @@ _READS = frozenset(
         "federations:read",
         "runs:read",
         "events:read",
+        "privacy:read",
     }
 )
 _WORK = frozenset(
@@ -60,7 +61,7 @@ ROLE_SCOPES: dict[Role, frozenset[str]] = {
     "owner": _READS | _WORK | {"platform:administer"},
     "member": _READS | _WORK,
     "observer": _READS,
-    "site": frozenset({"identity:read", "training:participate"}),
+    "site": frozenset({"identity:read", "training:participate", "privacy:read"}),
 }
 
 #: seconds for which an accepted token is not looked up again

@@ -6,32 +6,30 @@ the next one: ``advance`` looks at the state and does what is left, as often as 
 
 from __future__ import annotations
 
+import heapq
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, and_, select, update
+from sqlalchemy import Connection, Engine, Row, select, update
 
 from truststram_lab.exceptions import TrustStramException
-from truststram_lab.schemas.federation import CreateRun
-from truststram_lab.schemas.registry import CreateVersion, Lineage
+from truststram_lab.schemas.privacy import ClientPlan
 from truststram_lab.schemas.serving import CreateDeployment
-from truststram_lab.schemas.tables import Statistics
 from truststram_lab.server.settings import Settings
-from truststram_lab.server.stores.blobs import Blob, BlobStore
+from truststram_lab.server.stores.blobs import BlobStore
 from truststram_lab.server.stores.engine import reading, writing
 from truststram_lab.server.stores.ids import new_id, timestamp
-from truststram_lab.server.stores.tables import federations, rounds, run_sites, runs, updates
+from truststram_lab.server.stores.tables import rounds, runs
 
-from .registry import find_or_create_model, register_version
-from .runs import ACTIVE, open_round, set_status, tell
-
-if TYPE_CHECKING:
-    from truststram_lab.learning.weights import State
+from .closing import Closing, Situation, situation
+from .opening import open_next, roster, stop_run
+from .presence import PRESENT_S, Presence
+from .status import ACTIVE, set_status, tell
 
 __all__ = ["Advancer", "Deploy"]
 
@@ -41,28 +39,31 @@ log = logging.getLogger(__name__)
 Deploy = Callable[[str, CreateDeployment], object]
 
 
-@dataclass(frozen=True)
-class _Situation:
-    run: Row[Any]
-    round: Row[Any]
-    updates: list[Row[Any]]
-    plan: CreateRun
-
-
 class Advancer:
-    """Does the arithmetic of the rounds on one thread of its own, run by run."""
+    """Does the arithmetic of the rounds on one thread of its own, run by run.
+
+    It wakes itself for the next deadline of any run.
+    """
 
     def __init__(
-        self, engine: Engine, blobs: BlobStore, settings: Settings, deploy: Deploy
+        self,
+        engine: Engine,
+        blobs: BlobStore,
+        settings: Settings,
+        deploy: Deploy,
+        presence: Presence | None = None,
     ) -> None:
         self._engine = engine
-        self._blobs = blobs
         self._settings = settings
         self._deploy = deploy
+        self._presence = presence or Presence()
+        self._closing = Closing(engine, blobs, self._presence, settings.version)
         self._lock = threading.Lock()
         self._queued: dict[str, Future[None]] = {}
         self._working = False
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        #: (when, run id), in seconds of the epoch; only the thread touches it
+        self._due: list[tuple[float, str]] = []
         # A daemon: closing must not wait for a long sum, which the next start repeats.
         self._thread = threading.Thread(target=self._work, name="advancer", daemon=True)
 
@@ -95,7 +96,14 @@ class Advancer:
             return waiting
 
     def _work(self) -> None:
-        while (run_id := self._queue.get()) is not None:
+        while True:
+            try:
+                run_id = self._queue.get(timeout=self._pause())
+            except queue.Empty:
+                self._submit_due()
+                continue
+            if run_id is None:
+                return
             with self._lock:
                 # Taken out before the look at the state: who submits now gets another turn.
                 waiting = self._queued.pop(run_id)
@@ -109,6 +117,21 @@ class Advancer:
             self._working = False
             if wanted:
                 waiting.set_result(None)
+
+    def _pause(self) -> float | None:
+        if not self._due:
+            return None
+        # An hour at most: the clock of the epoch may be set while this waits.
+        return min(3600.0, max(0.0, self._due[0][0] - time.time()))
+
+    def _submit_due(self) -> None:
+        now = time.time()
+        while self._due and self._due[0][0] <= now:
+            self.submit(heapq.heappop(self._due)[1])
+
+    def _wake_at(self, when_s: float | None, run_id: str) -> None:
+        if when_s is not None and (when_s, run_id) not in self._due:
+            heapq.heappush(self._due, (when_s, run_id))
 
     def advance(self, run_id: str) -> None:
         """Do everything that can be done for the run now; nothing if nothing can."""
@@ -126,82 +149,100 @@ class Advancer:
 
     def _step(self, run_id: str) -> bool:
         with reading(self._engine) as connection:
-            found = _situation(connection, run_id)
+            found = situation(connection, run_id)
         if found is None or found.run.status not in ACTIVE:
             return False
-        if found.run.model_version is not None:
+        if found.finished:
             self._complete(found)
             return False
-        if len(found.updates) < len(found.plan.sites):
-            return False
-        if found.round.kind == "statistics":
-            return self._close_statistics(found)
-        return self._close_training(found)
+        last = found.round
+        if last is None or last.status == "closed":
+            return self._open(found)
+        if last.status == "aggregating":
+            return self._closing.close(found)
+        if len(found.updates) >= _asked(found, last):
+            return self._settle(found, last)
+        late = last.deadline_at_s is not None and last.deadline_at_s <= time.time()
+        if late or (last.kind == "initial" and not self._is_coming(found, last)):
+            return self._settle(found, last)
+        self._wake_at(last.deadline_at_s, run_id)
+        return False
 
-    def _close_statistics(self, found: _Situation) -> bool:
-        from truststram_lab.learning.statistics import merge_moments
+    def _open(self, found: Situation) -> bool:
+        with writing(self._engine) as connection:
+            now = timestamp()
+            run = _active(connection, found.run.id)
+            if run is None:
+                return False
+            until = run.waiting_until_s
+            opened = open_next(connection, run, found.plan, self._presence, now)
+            if opened == "waiting" and until is not None and until <= time.time():
+                stop_run(connection, run, now, self._too_few(connection, found))
+                return False
+            if opened == "waiting":
+                known = select(runs.c.waiting_until_s).where(runs.c.id == run.id)
+                self._wake_at(connection.execute(known).scalar_one(), run.id)
+        return opened == "opened"
 
-        statistics = merge_moments(
-            list(self._states(found)), found.plan.signature, found.plan.min_site_rows
+    def _is_coming(self, found: Situation, last: Row[Any]) -> bool:
+        """Whether the site that was asked to begin is still there, or nobody else is."""
+        if found.plan.simulated or not last.cohort:
+            return bool(last.cohort)
+        self._wake_at(time.time() + PRESENT_S, found.run.id)
+        return bool(self._presence.present(last.cohort)) and not (last.declined or {})
+
+    def _settle(self, found: Situation, last: Row[Any]) -> bool:
+        """The round takes no more updates: close it, or do without, or stop the run."""
+        with writing(self._engine) as connection:
+            now = timestamp()
+            run = _active(connection, found.run.id)
+            # What came in since the first look counts.
+            fresh = situation(connection, found.run.id)
+            if run is None or fresh is None or fresh.round is None or fresh.round.id != last.id:
+                return False
+            if fresh.round.status != "open":
+                return True
+            given, asked = len(fresh.updates), _asked(fresh, fresh.round)
+            if not given and last.kind == "initial":
+                return self._ask_another(connection, fresh, fresh.round, now)
+            if given < _sufficient(fresh, asked):
+                stop_run(connection, run, now, _insufficient(connection, fresh, fresh.round))
+                return False
+            if not given and last.kind == "training" and not _may_be_empty(fresh):
+                stop_run(connection, run, now, _insufficient(connection, fresh, fresh.round))
+                return False
+            connection.execute(
+                update(rounds).where(rounds.c.id == last.id).values(status="aggregating")
+            )
+        return True
+
+    def _ask_another(
+        self, connection: Connection, found: Situation, last: Row[Any], now: str
+    ) -> bool:
+        """The site that was asked to begin does not: close its round without a result."""
+        values = {"status": "closed", "closed_at": now}
+        connection.execute(update(rounds).where(rounds.c.id == last.id).values(**values))
+        tell(connection, found.run, "round.closed", {"number": 0, "weights_sha256": None}, now)
+        return True
+
+    def _too_few(self, connection: Connection, found: Situation) -> str:
+        sites = roster(connection, found.run.id, found.plan)
+        there = self._presence.present([site.principal_id for site in sites])
+        needed = found.plan.quorum.min_available
+        if found.round is not None:
+            needed = max(found.plan.quorum.min_fit, found.plan.strategy.least_updates)
+        names = [site.name for site in sites if site.principal_id not in there]
+        missing = f", missing: {_listed(names)}" if names else ""
+        return (
+            f"insufficient_sites: {len(there)} of {needed} sites were there after "
+            f"{found.plan.quorum.wait_s:g} s{missing}; resume the run when they are."
         )
-        with writing(self._engine) as connection:
-            now = timestamp()
-            if not _close(connection, found, None, now):
-                return False
-            set_status(
-                connection,
-                found.run,
-                "training",
-                now,
-                statistics=statistics.model_dump(mode="json"),
-            )
-            tell(connection, found.run, "run.status", {"status": "training"}, now)
-            open_round(connection, found.run, 1, found.plan.initial_weights_sha256, now)
-        return True
 
-    def _close_training(self, found: _Situation) -> bool:
-        blob = self._aggregate(found)
-        number = found.round.number
-        with writing(self._engine) as connection:
-            now = timestamp()
-            if not _close(connection, found, blob.sha256, now):
-                return False
-            self._blobs.record(connection, found.run.organisation_id, blob, now)
-            if number < found.plan.rounds:
-                open_round(connection, found.run, number + 1, blob.sha256, now)
-            else:
-                _register(connection, found, blob, self._settings.version, now)
-        return True
-
-    def _aggregate(self, found: _Situation) -> Blob:
-        import numpy as np
-
-        from truststram_lab.learning import weights
-        from truststram_lab.learning.strategies import fed_avg
-
-        mean = fed_avg(self._states(found), [row.sample_count for row in found.updates])
-        content = self._blobs.map(found.run.organisation_id, found.round.model_sha256)
-        with np.errstate(over="ignore", invalid="ignore"):
-            state = weights.apply(weights.decode(content)[0], mean)
-        if not all(bool(np.isfinite(array).all()) for array in state.values()):
-            raise TrustStramException(
-                f"The weights after round {found.round.number} are not finite; start a run with a "
-                "lower learning rate."
-            )
-        return self._blobs.put(found.run.organisation_id, weights.encode(state))
-
-    def _states(self, found: _Situation) -> Iterator[State]:
-        """The updates in the plan's order, one at a time."""
-        from truststram_lab.learning import weights
-
-        for row in found.updates:
-            yield weights.decode(self._blobs.map(found.run.organisation_id, row.sha256))[0]
-
-    def _complete(self, found: _Situation) -> None:
+    def _complete(self, found: Situation) -> None:
         """Deploy the registered version where results are deployed, and end the run."""
         run = found.run
         deployed, reason = False, None
-        if self._settings.environment == "sandbox":
+        if self._settings.environment == "sandbox" and run.model_version is not None:
             ref = f"{run.model}:{run.model_version}"
             request = CreateDeployment(model=ref, environment=self._settings.environment)
             try:
@@ -212,7 +253,7 @@ class Advancer:
                 log.warning("%s", reason)
         with writing(self._engine) as connection:
             now = timestamp()
-            if _status(connection, run.id) not in ACTIVE:
+            if _active(connection, run.id) is None:
                 return
             set_status(connection, run, "completed", now, deployed=deployed, reason=reason)
             told = {"model": run.model, "version": run.model_version}
@@ -220,81 +261,58 @@ class Advancer:
 
     def _fail(self, run_id: str, reason: str) -> None:
         with writing(self._engine) as connection:
-            run = connection.execute(
-                select(runs).where(runs.c.id == run_id).with_for_update()
-            ).one()
-            if run.status in ACTIVE:
+            run = _active(connection, run_id)
+            if run is not None:
                 now = timestamp()
                 set_status(connection, run, "failed", now, reason=reason)
                 tell(connection, run, "run.failed", {"reason": reason}, now)
 
 
-def _situation(connection: Connection, run_id: str) -> _Situation | None:
-    run = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
-    if run is None:
-        return None
-    last = connection.execute(
-        select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number.desc()).limit(1)
-    ).one()
-    given = connection.execute(
-        select(updates)
-        .join(
-            run_sites,
-            and_(
-                run_sites.c.run_id == run_id,
-                run_sites.c.principal_id == updates.c.principal_id,
-            ),
-        )
-        .where(updates.c.round_id == last.id)
-        .order_by(run_sites.c.position)
-    ).all()
-    return _Situation(run, last, list(given), CreateRun.model_validate(run.plan))
+def _active(connection: Connection, run_id: str) -> Row[Any] | None:
+    run = connection.execute(select(runs).where(runs.c.id == run_id).with_for_update()).one()
+    return run if run.status in ACTIVE else None
 
 
-def _status(connection: Connection, run_id: str) -> str:
-    query = select(runs.c.status).where(runs.c.id == run_id).with_for_update()
-    return str(connection.execute(query).scalar_one())
+def _asked(found: Situation, last: Row[Any]) -> int:
+    everybody = len(found.plan.sites) if last.cohort is None else len(last.cohort)
+    return everybody - len(last.declined or {})
 
 
-def _close(connection: Connection, found: _Situation, weights_sha256: str | None, now: str) -> bool:
-    """Close the round; False if the run was stopped, or the round closed, in the meantime."""
-    if _status(connection, found.run.id) not in ACTIVE:
-        return False
-    closed = connection.execute(
-        update(rounds)
-        .where(rounds.c.id == found.round.id, rounds.c.status != "closed")
-        .values(status="closed", result_sha256=weights_sha256, closed_at=now)
-    ).rowcount
-    if not closed:
-        return False
-    connection.execute(update(runs).where(runs.c.id == found.run.id).values(updated_at=now))
-    told = {"number": found.round.number, "weights_sha256": weights_sha256}
-    tell(connection, found.run, "round.closed", told, now)
-    return True
+def _sufficient(found: Situation, asked: int) -> int:
+    """How many updates the round needs at its deadline."""
+    plan = found.plan
+    assert found.round is not None
+    if found.round.kind == "evaluation":
+        return 0
+    if isinstance(plan.privacy, ClientPlan) and found.round.kind == "training":
+        return plan.quorum.min_updates or 0
+    least = plan.strategy.least_updates if found.round.kind == "training" else 1
+    least = max(least, 1)
+    enough = plan.quorum.min_updates
+    return max(least, asked if enough is None else min(enough, asked))
 
 
-def _register(
-    connection: Connection, found: _Situation, blob: Blob, code_version: str, now: str
-) -> None:
-    run, plan = found.run, found.plan
-    federation = connection.execute(
-        select(federations.c.name).where(federations.c.id == run.federation_id)
-    ).scalar_one()
-    model = find_or_create_model(connection, run.organisation_id, plan.model, now)
-    request = CreateVersion(
-        weights_sha256=blob.sha256,
-        architecture=plan.architecture,
-        signature=plan.signature,
-        statistics=Statistics.model_validate(run.statistics),
-        lineage=Lineage(
-            federation=federation,
-            run=run.name,
-            rounds=plan.rounds,
-            data_sha256=plan.source.sha256 if plan.source is not None else None,
-            code_version=code_version,
-        ),
+def _may_be_empty(found: Situation) -> bool:
+    # That a round of a secret sample was empty is a secret, too.
+    return isinstance(found.plan.privacy, ClientPlan)
+
+
+def _insufficient(connection: Connection, found: Situation, last: Row[Any]) -> str:
+    given = {row.principal_id for row in found.updates}
+    declined = last.declined or {}
+    sites = {s.principal_id: s.name for s in roster(connection, found.run.id, found.plan)}
+    asked = list(sites) if last.cohort is None else last.cohort
+    missing = [sites[one] for one in asked if one not in given and one not in declined]
+    text = (
+        f"insufficient_updates: {len(given)} of {len(asked)} came in round {last.training_number}"
     )
-    version = register_version(connection, model, request, blob.size_bytes, now)
-    connection.execute(
-        update(runs).where(runs.c.id == run.id).values(model_version=version.sequence)
-    )
+    if missing:
+        text += f", missing: {_listed(missing)}"
+    if declined:
+        text += f", declined: {_listed([sites[one] for one in declined])}"
+    return f"{text}; resume the run when they are back."
+
+
+def _listed(names: list[str], most: int = 20) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, insert, or_, select
+from sqlalchemy import Connection, Engine, Row, insert, or_, select, update
 
 from truststram_lab.exceptions import (
+    ConflictError,
     InvalidInputError,
     NotFoundError,
     PermissionDeniedError,
@@ -68,12 +69,35 @@ class FederationService:
                         id=new_id("fed"),
                         organisation_id=organisation_id,
                         name=request.name,
+                        description=request.description or None,
                         created_at=now,
                     )
                     .returning(federations)
                 ).one()
                 _tell(connection, row, "federation.created", now)
             return _view(connection, row)
+
+    def get(self, organisation_id: str, ref: str) -> Federation:
+        """The federation of that name or id; NotFoundError has the nearest names."""
+        with reading(self._engine) as connection:
+            return _view(connection, find_federation(connection, organisation_id, ref))
+
+    def set_open(self, organisation_id: str, ref: str, *, is_open: bool) -> Federation:
+        """Open the federation, or close it to new runs and participants; again changes nothing.
+
+        Runs in progress go on.
+        """
+        now = timestamp()
+        with writing(self._engine) as connection:
+            row = find_federation(connection, organisation_id, ref)
+            if (row.closed_at is None) != is_open:
+                connection.execute(
+                    update(federations)
+                    .where(federations.c.id == row.id)
+                    .values(closed_at=None if is_open else now)
+                )
+                _tell(connection, row, "federation.changed", now)
+            return _view(connection, find_federation(connection, organisation_id, row.id))
 
     def invite(self, organisation_id: str, ref: str, request: Invite) -> list[Invitation]:
         """A credential for each participant, in the order asked for.
@@ -83,6 +107,7 @@ class FederationService:
         Raises:
             InvalidInputError: a name is empty, too long, not printable, or comes twice.
             NotFoundError: no such federation.
+            ConflictError: the federation is closed, and a name is new.
         """
         names = request.participants
         _check_names(names)
@@ -98,6 +123,11 @@ class FederationService:
                 )
             }
             fresh = {name: new_id("sit") for name in names if name not in known}
+            if fresh and federation.closed_at is not None:
+                raise ConflictError(
+                    f"Federation {federation.name} is closed, so {next(iter(fresh))!r} cannot "
+                    "enter; open it again first."
+                )
             _insert_participants(connection, federation, fresh, now)
             known |= fresh
             tokens = self._accounts.issue(
@@ -112,6 +142,26 @@ class FederationService:
             Invitation(participant=name, token=token)
             for name, token in zip(names, tokens, strict=True)
         ]
+
+    def require_member(self, principal: Principal, ref: str) -> None:
+        """Refuse a site that is no participant of the federation.
+
+        Raises:
+            NotFoundError: it has no participant of that identity; others stay unknown to it.
+        """
+        query = (
+            select(federations.c.name)
+            .join(participants, participants.c.federation_id == federations.c.id)
+            .where(
+                participants.c.principal_id == principal.id,
+                or_(federations.c.name == ref, federations.c.id == ref),
+            )
+        )
+        with reading(self._engine) as connection:
+            if connection.execute(query).first() is None:
+                raise NotFoundError(
+                    f"This site takes part in no federation {ref!r}; ask for its own.", name=ref
+                )
 
     def register(self, principal: Principal, request: DeviceRegistration) -> Device:
         """The device of this site with that identifier, made if there is none.
@@ -241,4 +291,11 @@ def _view(connection: Connection, row: Row[Any]) -> Federation:
         .where(participants.c.federation_id == row.id)
         .order_by(participants.c.created_at, participants.c.principal_id)
     ).scalars()
-    return Federation(id=row.id, name=row.name, participants=list(names), created_at=row.created_at)
+    return Federation(
+        id=row.id,
+        name=row.name,
+        participants=list(names),
+        created_at=row.created_at,
+        description=row.description or "",
+        status="open" if row.closed_at is None else "closed",
+    )

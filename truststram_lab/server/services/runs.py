@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, Row, and_, func, insert, null, or_, select, update
 
 from truststram_lab.exceptions import (
     ConflictError,
@@ -14,7 +15,7 @@ from truststram_lab.exceptions import (
     nearest,
 )
 from truststram_lab.schemas.base import Page
-from truststram_lab.schemas.federation import CreateRun, Run, RunReport
+from truststram_lab.schemas.federation import CreateRun, RoundReport, Run, RunReport
 from truststram_lab.server.stores import outbox
 from truststram_lab.server.stores.blobs import BlobStore
 from truststram_lab.server.stores.engine import reading, writing
@@ -28,35 +29,45 @@ from truststram_lab.server.stores.tables import (
     updates,
 )
 
+from .budgets import check_budget
 from .federation import find_federation
+from .opening import hides_cohort, last_round, open_next, wake_sites
 from .paging import page
-from .registry import check_architecture, check_weights
+from .plan_checks import check_plan
+from .plans import plan_of
+from .presence import Presence
+from .status import ACTIVE, set_status, tell
 
-__all__ = ["ACTIVE", "RunsService", "open_round", "set_status"]
-
-#: a run in one of these has work for its sites
-ACTIVE = ("statistics", "training")
+__all__ = ["RunsService", "find_run"]
 
 
 class RunsService:
     """The runs of an organisation."""
 
-    def __init__(self, engine: Engine, blobs: BlobStore) -> None:
+    def __init__(self, engine: Engine, blobs: BlobStore, presence: Presence | None = None) -> None:
         self._engine = engine
         self._blobs = blobs
+        self._presence = presence or Presence()
 
     def create(self, organisation_id: str, plan: CreateRun) -> Run:
-        """Announce a run; its statistics round is open when this returns.
+        """Announce a run; its first round is open when this returns, if the sites are there.
 
         Raises:
             InvalidInputError: the plan contradicts itself, names a site that was not
                 invited, or weights that were not uploaded or do not fit.
+            ConflictError: the federation is closed.
             NotFoundError: no such federation.
         """
-        self._check_plan(organisation_id, plan)
+        check_plan(self._engine, self._blobs, organisation_id, plan)
         now = timestamp()
         with writing(self._engine) as connection:
             federation = find_federation(connection, organisation_id, plan.federation)
+            if federation.closed_at is not None:
+                raise ConflictError(
+                    f"Federation {federation.name} is closed; open it again with "
+                    f"POST /api/v1/federations/{federation.name}/open."
+                )
+            check_budget(connection, federation, plan)
             sites = _site_principals(connection, federation, plan.sites)
             last = connection.execute(
                 select(func.max(runs.c.number)).where(
@@ -73,7 +84,7 @@ class RunsService:
                     name=f"{plan.model}-{number}",
                     model=plan.model,
                     number=number,
-                    status="statistics",
+                    status="training" if plan.signature is None else "statistics",
                     plan=plan.model_dump(mode="json"),
                     deployed=False,
                     created_at=now,
@@ -81,13 +92,12 @@ class RunsService:
                 )
                 .returning(runs)
             ).one()
-            connection.execute(
-                insert(run_sites),
-                [
-                    {"run_id": row.id, "position": place, "principal_id": sites[name], "name": name}
-                    for place, name in enumerate(plan.sites)
-                ],
-            )
+            named = [
+                {"run_id": row.id, "position": place, "principal_id": sites[name], "name": name}
+                for place, name in enumerate(plan.sites)
+            ]
+            if named:
+                connection.execute(insert(run_sites), named)
             tell(connection, row, "run.created", {"run": row.name, "model": plan.model}, now)
             outbox.append(
                 connection,
@@ -97,8 +107,9 @@ class RunsService:
                 {"run": row.name, "run_id": row.id, "status": row.status},
                 now,
             )
-            open_round(connection, row, 0, None, now)
-            return _views(connection, [row])[0]
+            if open_next(connection, row, plan, self._presence, now) == "waiting":
+                wake_sites(connection, row, plan)
+            return _views(connection, [_find(connection, organisation_id, row.id)])[0]
 
     def list_runs(
         self, organisation_id: str, *, limit: int, cursor: str | None, search: str | None
@@ -134,7 +145,10 @@ class RunsService:
             return _views(connection, [_find(connection, organisation_id, row.id)])[0]
 
     def resume(self, organisation_id: str, ref: str) -> Run:
-        """Go on in the round in which the run was stopped; ConflictError unless stopped."""
+        """Go on in the round in which the run was stopped; ConflictError unless stopped.
+
+        A round with a deadline gets a new one.
+        """
         now = timestamp()
         with writing(self._engine) as connection:
             row = _find(connection, organisation_id, ref)
@@ -142,9 +156,12 @@ class RunsService:
                 raise ConflictError(
                     f"Run {row.name} is {row.status}; only a stopped run can be resumed."
                 )
-            set_status(connection, row, row.resume_status, now, resume_status=None)
+            values = {"resume_status": None, "reason": None, "waiting_until_s": None}
+            set_status(connection, row, row.resume_status, now, **values)
             tell(connection, row, "run.resumed", {"status": row.resume_status}, now)
-            _wake_sites(connection, row)
+            plan = plan_of(connection, row.id)
+            _set_deadline(connection, row, plan)
+            wake_sites(connection, row, plan)
             return _views(connection, [_find(connection, organisation_id, row.id)])[0]
 
     def report(self, organisation_id: str, ref: str, report: RunReport) -> Run:
@@ -160,90 +177,16 @@ class RunsService:
             tell(connection, row, "run.reported", {"rounds": len(report.history)}, now)
             return _views(connection, [_find(connection, organisation_id, row.id)])[0]
 
-    def _check_plan(self, organisation_id: str, plan: CreateRun) -> None:
-        from truststram_lab.preprocessing import encoded_width  # numpy loads on first use
 
-        if len(set(plan.sites)) < len(plan.sites):
-            twice = next(name for name in plan.sites if plan.sites.count(name) > 1)
-            raise InvalidInputError(
-                f"Site {twice!r} comes twice in the plan; name every site once.", field="sites"
-            )
-        check_architecture(plan.architecture, plan.signature)
-        width = encoded_width(plan.signature)
-        if plan.architecture.inputs != width:
-            raise InvalidInputError(
-                f"The signature encodes to {width} inputs, the architecture takes "
-                f"{plan.architecture.inputs}; set inputs to {width}.",
-                field="architecture.inputs",
-            )
-        with reading(self._engine) as connection:
-            stored = self._blobs.find(connection, organisation_id, plan.initial_weights_sha256)
-        if stored is None:
-            raise InvalidInputError(
-                f"No file with SHA-256 {plan.initial_weights_sha256} is stored; upload the initial "
-                "weights first with PUT /api/v1/blobs/<sha256>.",
-                field="initial_weights_sha256",
-            )
-        content = self._blobs.read(organisation_id, plan.initial_weights_sha256)
-        state = check_weights(content, plan.architecture, "initial_weights_sha256")
-        found = str(next(iter(state.values())).dtype)
-        if found != plan.local.dtype:
-            raise InvalidInputError(
-                f"The initial weights are {found}, the plan trains in {plan.local.dtype}; "
-                "upload weights of that type.",
-                field="initial_weights_sha256",
-            )
-
-
-def tell(
-    connection: Connection, run: Row[Any], kind: str, data: Mapping[str, object], now: str
-) -> None:
-    """Add an event to the run's own stream."""
-    stream = outbox.run_stream(run.id)
-    outbox.append(connection, run.organisation_id, stream, kind, data, now)
-
-
-def set_status(
-    connection: Connection, run: Row[Any], status: str, now: str, **values: object
-) -> None:
-    """Change a run's status (and ``values``), and say so in the organisation's stream."""
+def _set_deadline(connection: Connection, run: Row[Any], plan: CreateRun) -> None:
+    """Give the open round, if there is one, its whole time again, and ask who declined anew."""
+    deadline = plan.quorum.deadline_s
+    until = None if deadline is None else time.time() + deadline
     connection.execute(
-        update(runs).where(runs.c.id == run.id).values(status=status, updated_at=now, **values)
+        update(rounds)
+        .where(rounds.c.run_id == run.id, rounds.c.status == "open")
+        .values(deadline_at_s=until, declined=null())
     )
-    outbox.append(
-        connection,
-        run.organisation_id,
-        outbox.ORGANISATION_STREAM,
-        "run.status",
-        {"run": run.name, "run_id": run.id, "status": status},
-        now,
-    )
-
-
-def open_round(
-    connection: Connection, run: Row[Any], number: int, model_sha256: str | None, now: str
-) -> None:
-    """Open a round (0 gathers statistics) and wake the sites that wait for work."""
-    kind = "training" if number else "statistics"
-    connection.execute(
-        insert(rounds).values(
-            id=new_id("rnd"),
-            run_id=run.id,
-            number=number,
-            kind=kind,
-            status="open",
-            model_sha256=model_sha256,
-            created_at=now,
-        )
-    )
-    tell(connection, run, "round.opened", {"number": number, "kind": kind}, now)
-    _wake_sites(connection, run)
-
-
-def _wake_sites(connection: Connection, run: Row[Any]) -> None:
-    sites = select(run_sites.c.principal_id).where(run_sites.c.run_id == run.id)
-    for principal_id in connection.execute(sites).scalars():
-        outbox.wake(connection, run.organisation_id, outbox.site_topic(principal_id))
 
 
 def _site_principals(
@@ -269,6 +212,11 @@ def _site_principals(
     return {name: known[name] for name in names}
 
 
+def find_run(connection: Connection, organisation_id: str, ref: str) -> Row[Any]:
+    """The row of the run of that name or id; RunNotFoundError has the nearest names."""
+    return _find(connection, organisation_id, ref)
+
+
 def _find(connection: Connection, organisation_id: str, ref: str) -> Row[Any]:
     row = connection.execute(
         select(runs)
@@ -289,8 +237,8 @@ def _find(connection: Connection, organisation_id: str, ref: str) -> Row[Any]:
 
 
 def _last_number(connection: Connection, run: Row[Any]) -> int:
-    query = select(func.max(rounds.c.number)).where(rounds.c.run_id == run.id)
-    return int(connection.execute(query).scalar_one())
+    last = last_round(connection, run.id)
+    return 0 if last is None else int(last.training_number)
 
 
 def _views(connection: Connection, rows: Sequence[Row[Any]]) -> list[Run]:
@@ -329,15 +277,48 @@ def _views(connection: Connection, rows: Sequence[Row[Any]]) -> list[Run]:
             )
         )
     }
-    fields = Run.model_fields.keys() - {"round", "pushed", "last_event"}
-    return [
-        Run.model_validate(
-            {
-                **{name: row._mapping[name] for name in fields},
-                "round": closed.get(row.id, 0),
-                "pushed": pushed.get(row.id, []),
-                "last_event": last.get(outbox.run_stream(row.id), 0),
-            }
+    fields = Run.model_fields.keys() - {"plan", "report", "round", "pushed", "last_event"}
+    found = []
+    for one in rows:
+        plan = plan_of(connection, one.id)
+        found.append(
+            Run.model_validate(
+                {
+                    **{name: one._mapping[name] for name in fields},
+                    "plan": plan,
+                    "report": _report(connection, one, plan),
+                    "round": closed.get(one.id, 0),
+                    "pushed": [] if hides_cohort(plan) else pushed.get(one.id, []),
+                    "last_event": last.get(outbox.run_stream(one.id), 0),
+                }
+            )
         )
-        for row in rows
+    return found
+
+
+def _report(connection: Connection, run: Row[Any], plan: CreateRun) -> RunReport | None:
+    """What the owner measured, with the history that the sites' evaluations give, if any."""
+    report = None if run.report is None else RunReport.model_validate(run.report)
+    if plan.evaluation == "none":
+        return report
+    query = (
+        select(rounds.c.training_number, rounds.c.outcome)
+        .where(
+            rounds.c.run_id == run.id, rounds.c.kind == "evaluation", rounds.c.status == "closed"
+        )
+        .order_by(rounds.c.number)
+    )
+    history = [
+        RoundReport(
+            number=row.training_number,
+            accuracy=row.outcome["metrics"].get("accuracy"),
+            loss=row.outcome["metrics"]["loss"],
+            rows=row.outcome["rows"],
+            sites=row.outcome["sites"],
+            metrics=row.outcome["metrics"],
+        )
+        for row in connection.execute(query)
+        # nobody answered in time
+        if row.outcome is not None and "loss" in row.outcome["metrics"]
     ]
+    return (report or RunReport()).model_copy(update={"history": history})

@@ -185,6 +185,7 @@ revisions = Table(
     ),
 )
 
+#: a closed one takes no new run and no new participant
 federations = Table(
     "federations",
     metadata,
@@ -192,6 +193,8 @@ federations = Table(
     Column("organisation_id", _ID, ForeignKey("organisations.id"), nullable=False),
     Column("name", _NAME, nullable=False),
     Column("created_at", _INSTANT, nullable=False),
+    Column("description", Text),
+    Column("closed_at", _INSTANT),
     UniqueConstraint("organisation_id", "name"),
 )
 
@@ -204,6 +207,29 @@ participants = Table(
     Column("name", _NAME, nullable=False),
     Column("created_at", _INSTANT, nullable=False),
     PrimaryKeyConstraint("federation_id", "name"),
+)
+
+#: what a site said of its table before the first round
+site_descriptions = Table(
+    "site_descriptions",
+    metadata,
+    Column("principal_id", _ID, ForeignKey("principals.id"), primary_key=True),
+    Column("document", JSON, nullable=False),
+    Column("updated_at", _INSTANT, nullable=False),
+)
+
+#: a site's own personal models; nobody else reads them
+personal_states = Table(
+    "personal_states",
+    metadata,
+    Column("principal_id", _ID, ForeignKey("principals.id"), nullable=False),
+    Column("name", _NAME, nullable=False),
+    Column("organisation_id", _ID, nullable=False),
+    Column("sha256", _SHA256, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("updated_at", _INSTANT, nullable=False),
+    PrimaryKeyConstraint("principal_id", "name"),
+    ForeignKeyConstraint(["organisation_id", "sha256"], ["blobs.organisation_id", "blobs.sha256"]),
 )
 
 devices = Table(
@@ -220,7 +246,8 @@ devices = Table(
     UniqueConstraint("principal_id", "device_identifier"),
 )
 
-#: ``resume_status`` is what a stopped run goes back to
+#: ``resume_status`` is what a stopped run goes back to; ``waiting_until_s`` (seconds of the
+#: epoch) is when the run stops waiting for sites; ``result_sha256`` is the last global model
 runs = Table(
     "runs",
     metadata,
@@ -240,11 +267,15 @@ runs = Table(
     Column("reason", Text),
     Column("created_at", _INSTANT, nullable=False),
     Column("updated_at", _INSTANT, nullable=False),
+    Column("result_sha256", _SHA256),
+    Column("statement", JSON),
+    Column("waiting_until_s", Float),
     UniqueConstraint("organisation_id", "name"),
     UniqueConstraint("organisation_id", "model", "number"),
 )
 
-#: the sites of the plan; ``position`` is the order of every sum
+#: the sites of the plan, and with an open roster whoever came; ``position`` is the order of
+#: every sum where the plan names the sites
 run_sites = Table(
     "run_sites",
     metadata,
@@ -256,7 +287,11 @@ run_sites = Table(
     UniqueConstraint("run_id", "principal_id"),
 )
 
-#: round 0 gathers statistics; ``model_sha256`` is what a training round starts from
+#: ``number`` counts the run's rounds of all kinds from 0, ``training_number`` is the training
+#: round that one is or belongs to (0 before the first). ``model_sha256`` is what the sites
+#: start from, ``result_sha256`` the model that came out, ``next_model_sha256`` what the next
+#: training round starts from. ``cohort`` has the ids of those who are asked, None is everybody
+#: in ``run_sites``; ``declined`` says who will not, and why.
 rounds = Table(
     "rounds",
     metadata,
@@ -269,6 +304,14 @@ rounds = Table(
     Column("result_sha256", _SHA256),
     Column("created_at", _INSTANT, nullable=False),
     Column("closed_at", _INSTANT),
+    Column("training_number", Integer),
+    Column("cohort", JSON),
+    Column("declined", JSON),
+    Column("deadline_at_s", Float),
+    Column("server_state_sha256", _SHA256),
+    Column("next_model_sha256", _SHA256),
+    Column("noised_sha256", _SHA256),
+    Column("outcome", JSON),
     UniqueConstraint("run_id", "number"),
 )
 
@@ -283,8 +326,36 @@ updates = Table(
     Column("sample_count", BigInteger, nullable=False),
     Column("metrics", JSON, nullable=False),
     Column("created_at", _INSTANT, nullable=False),
+    Column("audit", JSON),
     PrimaryKeyConstraint("round_id", "principal_id"),
     ForeignKeyConstraint(["organisation_id", "sha256"], ["blobs.organisation_id", "blobs.sha256"]),
+)
+
+#: the most that a federation's data may ever spend, and in which unit it is counted
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("federation_id", _ID, ForeignKey("federations.id"), primary_key=True),
+    Column("unit", String(16), nullable=False),
+    Column("epsilon", Float, nullable=False),
+    Column("delta", Float, nullable=False),
+    Column("updated_at", _INSTANT, nullable=False),
+)
+
+#: what the rounds took of it, in the order of ``position``; kept also without a budget
+budget_entries = Table(
+    "budget_entries",
+    metadata,
+    Column("federation_id", _ID, ForeignKey("federations.id"), nullable=False),
+    Column("round_id", _ID, ForeignKey("rounds.id"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("unit", String(16), nullable=False),
+    Column("adjacency", String(16), nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("uses", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", _INSTANT, nullable=False),
+    PrimaryKeyConstraint("federation_id", "round_id"),
 )
 
 #: the last number given out in a stream, so that its numbers have no gap

@@ -1,0 +1,262 @@
+"""Which round a run opens next, whom it asks, and what it waits for before that."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from truststram_lab.exceptions import PrivacyBudgetError
+from truststram_lab.schemas.federation import CreateRun, RoundKind
+from truststram_lab.schemas.privacy import ClientPlan
+from truststram_lab.server.stores import outbox
+from truststram_lab.server.stores.ids import new_id
+from truststram_lab.server.stores.tables import participants, rounds, run_sites, runs, updates
+
+from .budgets import reserve
+from .presence import Presence
+from .status import set_status, tell
+
+__all__ = ["Opened", "hides_cohort", "last_round", "open_next", "roster", "stop_run", "wake_sites"]
+
+#: ``done``: there is no next round. ``waiting``: for sites. ``stopped``: it may not open.
+Opened = Literal["opened", "waiting", "done", "stopped"]
+
+
+@dataclass(frozen=True)
+class _Next:
+    kind: RoundKind
+    training_number: int
+
+
+def open_next(connection: Connection, run: Row[Any], plan: CreateRun, presence: Presence,
+              now: str) -> Opened:  # fmt: skip
+    """Open the round that follows the run's last one, if enough sites are there.
+
+    Its budget is reserved in the same transaction, before anybody trains.
+    """
+    last = last_round(connection, run.id)
+    sites = roster(connection, run.id, plan)
+    there = _present(connection, sites, last, plan, presence)
+    following = _following(plan, last)
+    if (
+        following is not None
+        and following.kind == "evaluation"
+        and not plan.quorum.cohort_size(len(there), evaluate=True)
+    ):
+        following = _after_evaluation(plan, following.training_number)
+    if following is None:
+        return "done"
+    if len(there) < _needed(plan, following.kind, first=last is None):
+        _wait(connection, run, plan)
+        return "waiting"
+    round_id = new_id("rnd")
+    declined = _declined(connection, run) if following.kind == "initial" else set()
+    if declined.issuperset(site.principal_id for site in sites) and sites:
+        reason = "no site gave parameters to begin with; start a run with initial weights."
+        stop_run(connection, run, now, f"insufficient_updates: {reason}")
+        return "stopped"
+    cohort = _cohort(plan, following, sites, there, declined)
+    if cohort is not None and not cohort and not isinstance(plan.privacy, ClientPlan):
+        _wait(connection, run, plan)
+        return "waiting"
+    _insert(connection, run, plan, round_id, following, last, cohort, now)
+    if plan.privacy is not None and following.kind == "training":
+        try:
+            reserve(connection, run, plan.privacy, round_id, following.training_number, now)
+        except PrivacyBudgetError as error:
+            connection.execute(rounds.delete().where(rounds.c.id == round_id))
+            stop_run(connection, run, now, error.message)
+            return "stopped"
+    told = {"number": following.training_number, "kind": following.kind}
+    tell(connection, run, "round.opened", told, now)
+    wake_sites(connection, run, plan)
+    return "opened"
+
+
+def last_round(connection: Connection, run_id: str) -> Row[Any] | None:
+    """The run's newest round; None before the first."""
+    return connection.execute(
+        select(rounds).where(rounds.c.run_id == run_id).order_by(rounds.c.number.desc()).limit(1)
+    ).one_or_none()
+
+
+def roster(connection: Connection, run_id: str, plan: CreateRun) -> list[Row[Any]]:
+    """The run's sites in the order of every sum: the plan's, or by name where anybody may come."""
+    order = run_sites.c.name if plan.open_roster else run_sites.c.position
+    return list(
+        connection.execute(select(run_sites).where(run_sites.c.run_id == run_id).order_by(order))
+    )
+
+
+def hides_cohort(plan: CreateRun) -> bool:
+    """Whether who is in a round must not be told: privacy by a secret sample depends on it."""
+    return isinstance(plan.privacy, ClientPlan) and plan.privacy.cohort_rate < 1
+
+
+def stop_run(connection: Connection, run: Row[Any], now: str, reason: str) -> None:
+    """Stop an active run for a reason; it can be resumed."""
+    values = {"resume_status": run.status, "reason": reason, "waiting_until_s": None}
+    set_status(connection, run, "stopped", now, **values)
+    tell(connection, run, "run.stopped", {"reason": reason}, now)
+
+
+def wake_sites(connection: Connection, run: Row[Any], plan: CreateRun) -> None:
+    """Tell the sites that wait for work to look again."""
+    if plan.open_roster:
+        query = select(participants.c.principal_id).where(
+            participants.c.federation_id == run.federation_id
+        )
+    else:
+        query = select(run_sites.c.principal_id).where(run_sites.c.run_id == run.id)
+    for principal_id in connection.execute(query).scalars():
+        outbox.wake(connection, run.organisation_id, outbox.site_topic(principal_id))
+
+
+def _present(
+    connection: Connection,
+    sites: Sequence[Row[Any]],
+    last: Row[Any] | None,
+    plan: CreateRun,
+    presence: Presence,
+) -> set[str]:
+    ids = [site.principal_id for site in sites]
+    if plan.simulated:
+        return set(ids)
+    lately: set[str] = set()
+    if last is not None:
+        query = select(updates.c.principal_id).where(updates.c.round_id == last.id)
+        lately = set(connection.execute(query).scalars())
+    return presence.present(ids, lately)
+
+
+def _following(plan: CreateRun, last: Row[Any] | None) -> _Next | None:
+    if last is None and plan.signature is not None:
+        return _Next("statistics", 0)
+    if (last is None or last.kind == "statistics") and plan.initial_weights_sha256 is None:
+        return _Next("initial", 0)
+    if last is not None and last.kind == "initial" and last.result_sha256 is None:
+        return _Next("initial", 0)
+    if last is None or last.kind in ("statistics", "initial"):
+        return _Next("training", 1)
+    done = int(last.training_number)
+    if last.kind == "evaluation":
+        return _after_evaluation(plan, done)
+    if plan.evaluation == "every" or (plan.evaluation == "final" and done == plan.rounds):
+        return _Next("evaluation", done)
+    return _after_evaluation(plan, done)
+
+
+def _after_evaluation(plan: CreateRun, done: int) -> _Next | None:
+    return _Next("training", done + 1) if done < plan.rounds else None
+
+
+def _needed(plan: CreateRun, kind: RoundKind, *, first: bool) -> int:
+    quorum = plan.quorum
+    if plan.simulated or (isinstance(plan.privacy, ClientPlan) and not first):
+        return 0
+    if first:
+        return max(quorum.min_available, 1)
+    if kind == "training":
+        return max(quorum.min_fit, plan.strategy.least_updates)
+    return 1 if kind != "evaluation" else 0
+
+
+def _declined(connection: Connection, run: Row[Any]) -> set[str]:
+    """Sites that have no parameters to begin with."""
+    query = select(rounds.c.declined).where(rounds.c.run_id == run.id, rounds.c.kind == "initial")
+    return {one for said in connection.execute(query).scalars() for one in said or ()}
+
+
+def _cohort(
+    plan: CreateRun,
+    following: _Next,
+    sites: Sequence[Row[Any]],
+    there: set[str],
+    declined: set[str],
+) -> list[str] | None:
+    """Ids of those who are asked, in the order of the sum; None is everybody in the plan."""
+    ids = [site.principal_id for site in sites]
+    if isinstance(plan.privacy, ClientPlan) and following.kind == "training":
+        # numpy is loaded on first use: the platform listens before that
+        from truststram_lab.learning.privacy.mechanisms import cohort
+
+        return [ids[place] for place in cohort(len(ids), plan.privacy.cohort_rate)]
+    able = [site for site in sites if site.principal_id in there]
+    if following.kind == "statistics":
+        return [site.principal_id for site in able] if plan.open_roster else None
+    if following.kind == "initial":
+        able = [site for site in able if site.principal_id not in declined]
+        return [site.principal_id for site in able[:1]]
+    size = plan.quorum.cohort_size(len(able), evaluate=following.kind == "evaluation")
+    if size == len(ids) and not plan.open_roster:
+        return None
+    chosen = _drawn(plan.seed, following, able, size)
+    return [one for one in ids if one in chosen]
+
+
+def _drawn(seed: int, following: _Next, able: Sequence[Row[Any]], size: int) -> set[str]:
+    """A sample that the plan's seed decides, by the sites' names: the same on every platform."""
+
+    def lot(site: Row[Any]) -> bytes:
+        text = f"{seed}/{following.kind}/{following.training_number}/{site.name}"
+        return hashlib.sha256(text.encode()).digest()
+
+    return {site.principal_id for site in sorted(able, key=lot)[:size]}
+
+
+def _wait(connection: Connection, run: Row[Any], plan: CreateRun) -> None:
+    if plan.quorum.wait_s is not None and run.waiting_until_s is None:
+        until = time.time() + plan.quorum.wait_s
+        connection.execute(update(runs).where(runs.c.id == run.id).values(waiting_until_s=until))
+
+
+def _insert(
+    connection: Connection,
+    run: Row[Any],
+    plan: CreateRun,
+    round_id: str,
+    following: _Next,
+    last: Row[Any] | None,
+    cohort: list[str] | None,
+    now: str,
+) -> None:
+    model = None
+    if following.kind in ("training", "evaluation"):
+        model = _model(connection, run, plan, following.kind)
+    deadline = plan.quorum.deadline_s
+    values: dict[str, Any] = {
+        "id": round_id,
+        "run_id": run.id,
+        "number": 0 if last is None else last.number + 1,
+        "training_number": following.training_number,
+        "kind": following.kind,
+        "status": "open",
+        "model_sha256": model,
+        "deadline_at_s": None if deadline is None else time.time() + deadline,
+        "created_at": now,
+    }
+    if cohort is not None:
+        values["cohort"] = cohort
+    connection.execute(insert(rounds).values(values))
+    if run.waiting_until_s is not None:
+        connection.execute(update(runs).where(runs.c.id == run.id).values(waiting_until_s=None))
+
+
+def _model(connection: Connection, run: Row[Any], plan: CreateRun, kind: RoundKind) -> str:
+    """What a round's sites start from: the newest global model."""
+    newest = connection.execute(
+        select(rounds.c.kind, rounds.c.result_sha256, rounds.c.next_model_sha256)
+        .where(rounds.c.run_id == run.id, rounds.c.kind.in_(("initial", "training")))
+        .order_by(rounds.c.number.desc())
+        .limit(1)
+    ).one_or_none()
+    if newest is None:
+        return str(plan.initial_weights_sha256)
+    if kind == "training" and newest.next_model_sha256 is not None:
+        return str(newest.next_model_sha256)
+    return str(newest.result_sha256)
