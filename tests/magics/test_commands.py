@@ -42,6 +42,22 @@ LINES = {
             "name": "tumours",
         },
     ),
+    "%ts_federate breast-cancer --strategy fedyogi:tau=0.01 --filter gradient_clip:max_norm=1.0 "
+    "--filter quantization:bits=8": (
+        "federate",
+        ("breast-cancer",),
+        {
+            "strategy": "fedyogi:tau=0.01",
+            "filters": ["gradient_clip:max_norm=1.0", "quantization:bits=8"],
+        },
+    ),
+    "%ts_federate breast-cancer --dp 3 --delta 1e-5 --clip 0.5 --dp-unit client --dp-limit 8": (
+        "federate",
+        ("breast-cancer",),
+        {"dp": 3.0, "delta": 1e-5, "clip": 0.5, "dp_unit": "client", "dp_limit": 8.0},
+    ),
+    "%ts_runs icu-3 sent": ("runs", ("icu-3", "sent"), {}),
+    "%ts_runs icu-3 replay --round 3": ("runs", ("icu-3", "replay"), {"number": 3}),
     "%ts_runs": ("runs", (), {}),
     "%ts_runs icu-3": ("runs", ("icu-3",), {}),
     "%ts_runs icu-3 stop": ("runs", ("icu-3", "stop"), {}),
@@ -180,7 +196,10 @@ def test_every_command_explains_itself_with_examples_that_parse(session, name, c
             "%ts_federate df --target 'mean",
             "A quote is opened and not closed in the line of %ts_federate.",
         ),
-        ("%ts_runs icu-3 wacth", "'wacth' is none of watch, stop, resume; did you mean watch?"),
+        (
+            "%ts_runs icu-3 wacth",
+            "'wacth' is none of watch, stop, resume, sent, replay; did you mean watch?",
+        ),
         (
             "%ts_models icu aliased champion",
             "'aliased' is none of alias, unalias; did you mean alias?",

@@ -8,8 +8,9 @@ import pytest
 
 
 def test_flags_are_offered_and_what_is_given_is_not_offered_again(session):
-    assert session.complete("%ts_federate breast-cancer --cl") == [
-        "%ts_federate breast-cancer --clients"
+    assert session.complete("%ts_federate breast-cancer --cli") == [
+        "%ts_federate breast-cancer --clients",
+        "%ts_federate breast-cancer --clip",
     ]
     offered = session.complete("%ts_federate breast-cancer --clients 5 --cl")
     assert "%ts_federate breast-cancer --clients 5 --clients" not in offered

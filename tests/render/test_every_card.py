@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from truststram_lab import render
 from truststram_lab.render.bars import NEGATIVE, POSITIVE
 from truststram_lab.render.text import WIDTH, width_of
+from truststram_lab.schemas.departures import Departure, SentArray
 from truststram_lab.schemas.federation import RoundReport, SiteReport
+from truststram_lab.schemas.replays import ArrayDifference, RoundReplay
 from truststram_lab.schemas.serving import Contribution
 from truststram_lab.schemas.tables import Column
 
@@ -33,6 +35,16 @@ def cards_about(name: str) -> dict[str, render.Card]:
     sites = [s.model_copy(update={"class_rows": {name: 3, f"not {name}": 7}}) for s in sites]
     report = ex.report(sites=sites, device=name, federated=ex.score(0.9, recall={name: 0.8}))
     run = ex.run(name=name, plan=plan, report=report)
+    array = SentArray(
+        name=name, shape=[2], form="dense", coordinates=2, kept=2, bytes_before=8, bytes_after=8
+    )
+    sent = Departure(
+        site=name, kind="update", round=1, body_bytes=9, arrays=[array], texts={name: name}, at=""
+    )
+    other = ArrayDifference(name=name, differing=1, coordinates=2, largest=0.5)
+    replayed = RoundReplay(
+        number=1, updates=1, expected="a" * 64, found="b" * 64, differences=[other]
+    )
     explanation = ex.explanation(
         explained_class=name,
         meaning=name,
@@ -54,6 +66,8 @@ def cards_about(name: str) -> dict[str, render.Card]:
         "failed": render.run_card(run.model_copy(update={"status": "failed", "reason": name})),
         "unreported": render.run_card(run.model_copy(update={"report": None})),
         "runs": render.runs_card([run, run]),
+        "sent": render.sent_card(run, [sent]),
+        "replay": render.replay_card(run, [replayed]),
         "prediction": render.prediction_card(prediction, truth=[name]),
         "predictions": render.prediction_card([prediction] * 3, truth=[name, "", name]),
         "models": render.models_card([model]),

@@ -7,7 +7,7 @@ from typing import Self
 from truststram_lab.exceptions import PlatformError
 from truststram_lab.schemas.accounts import Device, DeviceRegistration
 from truststram_lab.schemas.federation import Assignment, RoundPlan, UpdateReceipt
-from truststram_lab.schemas.participation import ParticipationUpdate
+from truststram_lab.schemas.participation import ParticipationUpdate, SiteDescription
 from truststram_lab.schemas.privacy import PrivacyBudget
 from truststram_lab.transport import (
     Call,
@@ -71,6 +71,12 @@ class ParticipantClient(Resource[SyncDriver]):
         return Call(
             "POST", "/api/v1/devices/register", Device, json=body, timeout_s=self._timeout_s
         )
+
+    @call
+    def describe(self, federation: str, description: SiteDescription) -> Call[None]:
+        """Tell the federation what the site's table looks like; replaces what it was told."""
+        path = f"/api/v1/training/description/{segment(federation, 'a federation')}"
+        return Call("PUT", path, None, json=description, timeout_s=self._timeout_s)
 
     @call
     def assignments(self, wait_s: float = 0) -> Call[list[Assignment]]:

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from truststram_lab.schemas.federation import RoundReport, Run, RunReport, Score, SiteReport
+from truststram_lab.schemas.run_privacy import RunPrivacy
 
 from .comparison import Evaluated
 from .preparation import Prepared
@@ -40,6 +41,7 @@ class Board:
         self._history = list(former.history)
         self._federated = former.federated
         self._pooled = former.pooled
+        self._privacy: RunPrivacy | None = former.privacy
         self._fixed: dict[str, Any] = {
             "device": former.device,
             "held_out_rows": len(prepared.held_out.codes),
@@ -118,6 +120,11 @@ class Board:
         with self._lock:
             self._pooled = score
 
+    def privacy(self, found: RunPrivacy | None) -> None:
+        """What the run has spent of its owner's privacy budget so far."""
+        with self._lock:
+            self._privacy = found
+
     def report(self) -> RunReport:
         """Everything, as of now."""
         with self._lock:
@@ -126,9 +133,16 @@ class Board:
                 history=list(self._history),
                 federated=self._federated,
                 pooled=self._pooled,
+                privacy=self._privacy,
                 elapsed_s=self._elapsed_now(),
                 **self._fixed,
             )
+
+    @property
+    def spending(self) -> RunPrivacy | None:
+        """What the run has spent so far; None without privacy."""
+        with self._lock:
+            return self._privacy
 
     def _elapsed_now(self) -> float:
         running = 0.0 if self._clock_since is None else time.monotonic() - self._clock_since

@@ -23,7 +23,7 @@ from truststram_lab.preprocessing import TableEncoder
 from truststram_lab.schemas.federation import CreateRun, Score
 from truststram_lab.schemas.tables import Statistics
 
-from .preparation import Prepared, SiteData
+from .preparation import Prepared, SiteData, network_of
 
 __all__ = ["Comparison", "Evaluated"]
 
@@ -47,14 +47,15 @@ class Comparison:
     ) -> None:
         self._prepared = prepared
         self._plan = plan
+        self._architecture = network_of(plan)
         self._should_stop = should_stop
 
     def evaluate(self, state: State, statistics: Statistics) -> Evaluated:
         """Score a network that was trained on inputs scaled by ``statistics``."""
-        signature = self._plan.signature
+        signature = self._prepared.signature
         held_out = self._prepared.held_out
         inputs = TableEncoder(signature, statistics).encode_frame(held_out.frame)
-        probabilities = Network(self._plan.architecture, state, signature).probabilities(inputs)
+        probabilities = Network(self._architecture, state, signature).probabilities(inputs)
         return Evaluated(
             score(held_out.codes, probabilities, signature.classes),
             log_loss(held_out.codes, probabilities),
@@ -81,13 +82,13 @@ class Comparison:
         return self._train_and_score(everything, len(sites))
 
     def _train_and_score(self, site: SiteData, index: int) -> Score:
-        plan = self._plan
-        own = merge_moments([local_moments(site.frame, plan.signature)], plan.signature)
-        inputs = TableEncoder(plan.signature, own).encode_frame(site.frame)
+        plan, signature = self._plan, self._prepared.signature
+        own = merge_moments([local_moments(site.frame, signature)], signature)
+        inputs = TableEncoder(signature, own).encode_frame(site.frame)
         local = plan.local.model_copy(update={"epochs": plan.local.epochs * plan.rounds})
         trained, _ = train(
-            plan.architecture,
-            initial_state(plan.architecture, plan.seed, plan.local.dtype),
+            self._architecture,
+            initial_state(self._architecture, plan.seed, plan.local.dtype),
             inputs,
             site.codes,
             local,

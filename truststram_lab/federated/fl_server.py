@@ -109,6 +109,13 @@ class FederatedServer:
         self._wait_s, self._round_s = wait_s, round_s
         self._stop = threading.Event()
         self._run: Run | None = None
+        self._said = 0
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One entry a round so far: number, accuracy, loss, rows, sites, metrics."""
+        report = None if self._run is None else self._run.report
+        return [] if report is None else [entry.model_dump() for entry in report.history]
 
     @property
     def address(self) -> str:
@@ -123,7 +130,7 @@ class FederatedServer:
             RunStoppedError: ``stop`` was called, or too few clients came in time.
             TrustStramException: the run failed; the sentence says why.
         """
-        self._address = _free_address(self._address)
+        self._address, self._said = _free_address(self._address), 0
         folder = open_home(self._address.folder)
         with _platform(folder, self._address.port, self._stop) as state:
             driver = HttpDriver(Target(state.url, state.api_key, state.protocol))
@@ -155,8 +162,7 @@ class FederatedServer:
             ended = {"status": status, "reason": reason}
             write_notice(folder, notice.model_copy(update=ended))
         if status == "completed":
-            history = run.report.history if run.report else []
-            return [entry.model_dump() for entry in history]
+            return self.history
         if status == "stopped":
             raise RunStoppedError(
                 f"The federation stopped after {run.round} of {self.rounds} rounds"
@@ -170,7 +176,19 @@ class FederatedServer:
             if self._stop.wait(_LOOK_EVERY_S):
                 return runs.stop(run.id)
             run = self._run = runs.get(run.id)
+            self._say()
         return run
+
+    def _say(self) -> None:
+        """A line for every round that is new: this may run where nothing else is seen."""
+        for entry in self.history[self._said :]:
+            accuracy = entry["accuracy"]
+            scored = "" if accuracy is None else f"accuracy {accuracy:.3f}, "
+            print(  # noqa: T201 - the progress of a program without cards
+                f"Round {entry['number']} of {self.rounds}: {scored}loss {entry['loss']:.3f}, "
+                f"{entry['sites']} clients, {entry['rows']} rows"
+            )
+        self._said = len(self.history)
 
     def _plan(self) -> CreateRun:
         quorum = {**self.coordinator.quorum.model_dump()}

@@ -24,6 +24,7 @@ __all__ = [
     "Prepared",
     "SiteData",
     "default_architecture",
+    "network_of",
     "parse_split",
     "prepare",
     "prepare_again",
@@ -162,20 +163,20 @@ def prepare_again(frame: pd.DataFrame, plan: CreateRun) -> Prepared:
         InvalidInputError: ``frame`` is not the table that the run began with, or the plan is
             of no simulation.
     """
-    source, split = plan.source, plan.split
-    if source is None or split is None:
+    source, split, signature = plan.source, plan.split, plan.signature
+    if source is None or split is None or signature is None:
         raise InvalidInputError(
             f"The run of {plan.model} was no simulation, so there is nothing to prepare again."
         )
     prepared = prepare(
         frame,
-        target=plan.signature.target,
+        target=signature.target,
         source_kind=source.kind,
         source_name=source.name,
         clients=len(plan.sites),
         split="dirichlet" if split.alpha is None else f"dirichlet:{split.alpha!r}",
         by=split.column,
-        positive=plan.signature.positive_class,
+        positive=signature.positive_class,
         seed=plan.seed,
         holdout=split.holdout_fraction,
         allow_one_class=split.allow_one_class,
@@ -188,6 +189,20 @@ def prepare_again(frame: pd.DataFrame, plan: CreateRun) -> Prepared:
             field="data",
         )
     return prepared
+
+
+def network_of(plan: CreateRun) -> Architecture:
+    """The network that a plan trains.
+
+    Raises:
+        InvalidInputError: the plan is of named arrays only.
+    """
+    if plan.architecture is None:
+        raise InvalidInputError(
+            f"The run of {plan.model} trains arrays of a model that only its participants know; "
+            "they train it, with their own code."
+        )
+    return plan.architecture
 
 
 def default_architecture(width: int, signature: Signature) -> Architecture:

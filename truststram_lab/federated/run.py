@@ -19,12 +19,17 @@ from truststram_lab.learning.training import Stopped, initial_state
 from truststram_lab.preprocessing import encoded_width
 from truststram_lab.render import Card, run_card
 from truststram_lab.schemas.federation import CreateRun, LocalTraining, Run
+from truststram_lab.schemas.run_privacy import RunPrivacy
 
 from .board import Board
 from .comparison import Comparison
+from .departures import Departures
 from .handle import RunHandle, is_settled
+from .options import Options
 from .preparation import MIN_SITE_ROWS, Prepared, default_architecture
+from .run_spending import check_limit, store_bounds
 from .simulation import Simulation
+from .site_work import check_together
 
 if TYPE_CHECKING:
     from truststram_lab.client import TrustStramClient
@@ -71,13 +76,20 @@ class FederatedRun(RunHandle):
         model: str,
         rounds: int,
         local: LocalTraining,
+        options: Options | None = None,
     ) -> FederatedRun:
-        """Announce the plan and the initial weights to the platform; nothing trains yet."""
+        """Announce the plan and the initial weights to the platform; nothing trains yet.
+
+        Raises:
+            InvalidInputError: the options do not go together, or not with the data.
+            PrivacyBudgetError: the run would not fit under the data set's limit.
+        """
+        chosen = options or Options()
+        extra, bounds = chosen.plan_fields(prepared, rounds, local)
         architecture = default_architecture(encoded_width(prepared.signature), prepared.signature)
         state = initial_state(architecture, prepared.seed, local.dtype)
         sites = [site.name for site in prepared.sites]
-        client.federations.create(model)
-        client.federations.invite(model, sites, keep=True)
+        body = weights.encode(state)
         plan = CreateRun(
             model=model,
             federation=model,
@@ -87,13 +99,25 @@ class FederatedRun(RunHandle):
             seed=prepared.seed,
             architecture=architecture,
             signature=prepared.signature,
-            initial_weights_sha256=client.blobs.put(weights.encode(state)),
+            initial_weights_sha256=weights.sha256_hex(body),
             min_site_rows=MIN_SITE_ROWS,
             simulated=True,
             source=prepared.source,
             split=prepared.split,
+            **extra,
         )
-        return cls(client, client.runs.create(plan), prepared)
+        check_together(plan)
+        check_limit(plan, chosen.dp_limit)
+        client.federations.create(model)
+        client.federations.invite(model, sites, keep=True)
+        client.blobs.put(body)
+        run = client.runs.create(plan)
+        if bounds is not None:
+            store_bounds(run.id, bounds)
+        left = Departures(run.id)
+        left.weights(body, state)
+        left.fields(None, "plan", plan)
+        return cls(client, run, prepared)
 
     # What a person sees ------------------------------------------------------------
 
@@ -106,9 +130,14 @@ class FederatedRun(RunHandle):
         """The run as it is now: the platform's state and what this kernel measured."""
         return self._run.model_copy(update={"report": self._board.report()})
 
+    @property
+    def spending(self) -> RunPrivacy | None:
+        """What the run has spent of its owner's privacy budget; None without privacy."""
+        return self._board.spending
+
     def card(self) -> Card:
         """The run's card, as static HTML and text."""
-        return run_card(self.snapshot(), progress=self._board.progress)
+        return run_card(self.snapshot(), progress=self._board.progress, spending=self.spending)
 
     # Going, waiting, stopping ------------------------------------------------------
 

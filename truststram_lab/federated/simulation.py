@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,8 +16,12 @@ from truststram_lab.schemas.federation import Assignment, Run
 
 from .board import Board
 from .comparison import Comparison
+from .departures import Departures
 from .participant import Participant
+from .participation.outbox import Outbox, outbox_folder
 from .preparation import Prepared
+from .run_spending import RunSpending, load_bounds
+from .site_work import TableWork, model_and_control, remembers
 
 if TYPE_CHECKING:
     from truststram_lab.client import TrustStramClient
@@ -53,6 +58,8 @@ class Simulation:
         self._board = board
         self._stop = stop
         self._on_run = on_run
+        self._departures = Departures(run.id)
+        self._spending = RunSpending(run)
 
     def work(self) -> None:
         """Train until the platform has registered the model, then compare.
@@ -66,7 +73,10 @@ class Simulation:
             if self._run.status != "completed":
                 participants = self._connect(open_things)
                 self._load_torch()
+                for participant in participants:
+                    participant.send_waiting()
                 self._train(participants)
+            self._forget()
             self._board.all_sites("done")
             self._score_final()
             self._compare()
@@ -87,22 +97,45 @@ class Simulation:
 
     def _connect(self, open_things: ExitStack) -> list[Participant]:
         plan = self._run.plan
+        bounds = None if plan.privacy is None else load_bounds(self._run.id)
         invitations = self._client.federations.invite(plan.federation, plan.sites, keep=True)
         tokens = {invitation.participant: invitation.token for invitation in invitations}
         participants = []
         for index, site in enumerate(self._prepared.sites):
-            connection = self._client.participant(tokens[site.name])
-            open_things.callback(connection.close)
-            connection.register(f"{plan.federation}/{site.name}")
-            participants.append(
-                Participant(
-                    site,
-                    index,
-                    connection,
-                    should_stop=self._stop.is_set,
-                )
+            work = TableWork(
+                site,
+                index,
+                self._prepared,
+                plan,
+                bounds=bounds,
+                should_stop=self._stop.is_set,
             )
+            participant = Participant(
+                site.name,
+                index,
+                work,
+                self._client.participant(tokens[site.name]),
+                plan=plan,
+                signature=self._prepared.signature,
+                outbox=self._outbox(site.name) if remembers(plan) else None,
+                departures=self._departures,
+                should_stop=self._stop.is_set,
+            )
+            open_things.callback(participant.close)
+            participant.register(f"{plan.federation}/{site.name}")
+            participants.append(participant)
         return participants
+
+    def _outbox(self, site: str) -> Outbox:
+        # By run: another kernel of the owner may simulate the same sites in another one.
+        folder = outbox_folder("simulations", self._run.id, site)
+        return Outbox(folder, f"site {site} of run {self._run.name}")
+
+    def _forget(self) -> None:
+        """Nothing is sent any more, so what the sites kept for it goes."""
+        folder = outbox_folder("simulations", self._run.id, "any").parent
+        if folder.exists():
+            shutil.rmtree(folder)
 
     def _load_torch(self) -> None:
         # Seconds, on this thread: an interrupt of the cell cannot break an import half done.
@@ -137,8 +170,11 @@ class Simulation:
             self._score_former_round(assignment)
             self._say(participant, assignment)
             self._note(participant, "training")
-            if participant.perform(assignment) is None:
-                raise Stopped
+            if not participant.has_made(assignment):
+                self._spending.reserve(assignment.number)
+                self._board.privacy(self._spending.report(assignment.number))
+            participant.perform(assignment)
+            self._spending.release(assignment.number)
             self._note(participant, "pushed")
             run = run.model_copy(update={"pushed": self._board.pushed()})
             self._on_run(run)
@@ -150,7 +186,7 @@ class Simulation:
         if number < 1 or number in done or assignment.model_sha256 is None:
             return
         assert assignment.statistics is not None
-        state, _ = weights.decode(self._client.blobs.get(assignment.model_sha256))
+        state, _ = model_and_control(self._client.blobs.get(assignment.model_sha256))
         self._board.round_scored(number, self._comparison.evaluate(state, assignment.statistics))
 
     def _score_final(self) -> None:
@@ -199,4 +235,6 @@ class Simulation:
         return run
 
     def _post_report(self) -> None:
-        self._on_run(self._client.runs.report(self._run.name, self._board.report()))
+        report = self._board.report()
+        self._departures.fields(None, "report", report)
+        self._on_run(self._client.runs.report(self._run.name, report))

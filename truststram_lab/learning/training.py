@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,11 +22,41 @@ from .weights import State
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Stopped", "build_module", "initial_state", "round_seed", "train"]
+__all__ = [
+    "GradientTerms",
+    "Stopped",
+    "architecture_outputs",
+    "build_module",
+    "check_rows",
+    "initial_state",
+    "loss_of",
+    "refuse_diverged",
+    "round_seed",
+    "sgd_step",
+    "steps_of",
+    "train",
+]
 
 
 class Stopped(Exception):
     """Training was asked to stop; nothing of the interrupted round may be used."""
+
+
+@dataclass(frozen=True, eq=False)
+class GradientTerms:
+    """What a strategy adds to the gradient of each weight w: pull * (w - start) + correction.
+
+    Args:
+        pull: mu of FedProx, 0 or more; ``start`` are the weights that training starts from.
+        correction: SCAFFOLD's c - c_i by the names of the weights, or None.
+
+    Li et al. 2020, "Federated Optimization in Heterogeneous Networks", equation 2.
+    https://arxiv.org/abs/1812.06127
+    Karimireddy et al. 2020, "SCAFFOLD", algorithm 1, line 10. https://arxiv.org/abs/1910.06378
+    """
+
+    pull: float = 0.0
+    correction: Mapping[str, np.ndarray] | None = None
 
 
 def round_seed(seed: int, site_index: int, round_number: int) -> int:
@@ -97,6 +128,7 @@ def train(
     device: str,
     should_stop: Callable[[], bool],
     on_step: Callable[[int, int], None] | None = None,
+    terms: GradientTerms | None = None,
 ) -> tuple[State, dict[str, float]]:
     """Train a copy of ``state`` on a site's rows and return it with its metrics.
 
@@ -114,6 +146,7 @@ def train(
         device: torch device, see ``learning.device.best_device``.
         should_stop: asked before each optimizer step.
         on_step: told (steps done, steps in all) after each step.
+        terms: what the strategy adds to each gradient, before momentum and weight decay.
 
     Returns:
         Weights in the type of ``state``, and ``loss`` (mean over the last epoch's rows, in
@@ -127,14 +160,14 @@ def train(
     import torch
 
     check_state(state, architecture)
-    _check_rows(architecture, x, y)
+    check_rows(architecture, x, y)
     if device == "mps" and local.dtype == "float64":
         raise InvalidInputError(
             "Apple's mps has no float64; choose dtype float32, or device cpu.", field="dtype"
         )
     try:
         return _train(
-            architecture, state, x, y, local, generator_seed, device, should_stop, on_step
+            architecture, state, x, y, local, generator_seed, device, should_stop, on_step, terms
         )
     except torch.OutOfMemoryError:
         # The error holds the frames that hold the tensors: let go of it, then free.
@@ -158,6 +191,7 @@ def _train(
     device: str,
     should_stop: Callable[[], bool],
     on_step: Callable[[int, int], None] | None,
+    terms: GradientTerms | None,
 ) -> tuple[State, dict[str, float]]:
     import torch
 
@@ -171,7 +205,8 @@ def _train(
         for name, array in state.items()
     }
     velocity = [torch.zeros_like(weight) for weight in weights.values()]
-    done, steps = 0, local.epochs * math.ceil(len(x) / local.batch_size)
+    add_terms = _adder(weights, terms)
+    done, steps = 0, steps_of(len(x), local)
     loss_sum = 0.0
     for _ in range(local.epochs):
         total = torch.zeros((), dtype=dtype if device == "mps" else torch.float64, device=device)
@@ -180,22 +215,62 @@ def _train(
                 raise Stopped
             place = batch.to(device)
             logits = _forward(architecture, weights, inputs[place], generator)
-            loss = _loss(logits, targets[place])
-            gradients = torch.autograd.grad(loss, list(weights.values()))
-            _step(list(weights.values()), list(gradients), velocity, local)
+            loss = loss_of(logits, targets[place])
+            gradients = list(torch.autograd.grad(loss, list(weights.values())))
+            if add_terms is not None:
+                gradients = add_terms(gradients)
+            sgd_step(list(weights.values()), gradients, velocity, local)
             total += loss.detach() * len(batch)
             done += 1
             if on_step is not None:
                 on_step(done, steps)
         # One look an epoch: reading a number makes an accelerator wait.
         loss_sum = float(total)
-        _refuse_diverged(math.isfinite(loss_sum), local)
+        refuse_diverged(math.isfinite(loss_sum), local)
     trained = {
         name: weights[name].detach().cpu().numpy().astype(array.dtype)
         for name, array in state.items()
     }
-    _refuse_diverged(all(np.isfinite(array).all() for array in trained.values()), local)
+    refuse_diverged(all(np.isfinite(array).all() for array in trained.values()), local)
     return trained, {"loss": loss_sum / len(x), "samples": float(len(x))}
+
+
+def steps_of(rows: int, local: LocalTraining) -> int:
+    """The optimizer steps of a round over ``rows`` rows."""
+    return local.epochs * math.ceil(rows / local.batch_size)
+
+
+def _adder(
+    weights: Mapping[str, torch.Tensor], terms: GradientTerms | None
+) -> Callable[[list[torch.Tensor]], list[torch.Tensor]] | None:
+    """Adds the terms to gradients in the order of ``weights``; None where there are none."""
+    if terms is None or not (terms.pull or terms.correction):
+        return None
+    import torch
+
+    start = {name: weight.detach().clone() for name, weight in weights.items()}
+    correction = {
+        name: torch.tensor(array, dtype=weights[name].dtype, device=weights[name].device)
+        for name, array in (terms.correction or {}).items()
+    }
+
+    def add(gradients: list[torch.Tensor]) -> list[torch.Tensor]:
+        # New tensors: autograd may hand out one that shares its memory.
+        found = gradients
+        with torch.no_grad():
+            if terms.pull:
+                found = [
+                    torch.add(gradient, weight - start[name], alpha=terms.pull)
+                    for (name, weight), gradient in zip(weights.items(), found, strict=True)
+                ]
+            if correction:
+                found = [
+                    gradient + correction[name]
+                    for name, gradient in zip(weights, found, strict=True)
+                ]
+        return found
+
+    return add
 
 
 def architecture_outputs(architecture: Architecture) -> int:
@@ -204,7 +279,12 @@ def architecture_outputs(architecture: Architecture) -> int:
     return dense[-1] if dense else architecture.inputs
 
 
-def _check_rows(architecture: Architecture, x: np.ndarray, y: np.ndarray) -> None:
+def check_rows(architecture: Architecture, x: np.ndarray, y: np.ndarray) -> None:
+    """Refuse rows that the network cannot be trained on.
+
+    Raises:
+        InvalidInputError: shapes that do not fit, no rows, or a class that it does not know.
+    """
     if x.ndim != 2 or x.shape[1] != architecture.inputs or y.shape != (len(x),):
         raise InvalidInputError(
             f"The rows have shape {x.shape} and the classes {y.shape}, but the network takes "
@@ -251,7 +331,8 @@ def _forward(
     return x
 
 
-def _loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy in nats: logits (n, outputs), targets (n,), floats for one output."""
     from torch.nn import functional
 
     if logits.shape[1] == 1:
@@ -259,7 +340,7 @@ def _loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(logits, targets)
 
 
-def _step(
+def sgd_step(
     weights: list[torch.Tensor],
     gradients: list[torch.Tensor],
     velocity: list[torch.Tensor],
@@ -277,7 +358,8 @@ def _step(
             weight.sub_(gradient, alpha=local.learning_rate)
 
 
-def _refuse_diverged(finite: bool, local: LocalTraining) -> None:
+def refuse_diverged(finite: bool, local: LocalTraining) -> None:
+    """Raise InvalidInputError with a learning rate to try, unless all is ``finite``."""
     if not finite:
         raise InvalidInputError(
             f"Training diverged at learning rate {local.learning_rate:g}: its loss is no longer a "

@@ -6,11 +6,20 @@ from typing import Any
 
 from truststram_lab.widgets import register_formatters, unregister_formatters
 
-from . import accounts, federation, registry, serving  # declares the commands
+from . import accounts, federation, participants, registry, serving  # declares the commands
 from .command import COMMANDS
 from .completion import MATCHER, matcher_for
 
-__all__ = ["COMMANDS", "accounts", "federation", "register", "registry", "serving", "unregister"]
+__all__ = [
+    "COMMANDS",
+    "accounts",
+    "federation",
+    "participants",
+    "register",
+    "registry",
+    "serving",
+    "unregister",
+]
 
 
 def register(shell: Any) -> None:
@@ -21,6 +30,7 @@ def register(shell: Any) -> None:
             shell.register_magic_function(function, kind, command.name)
     shell.Completer.custom_matchers.append(matcher_for(shell))
     register_formatters(shell)
+    participants.register_shown(shell)
 
 
 def unregister(shell: Any) -> None:
@@ -31,3 +41,4 @@ def unregister(shell: Any) -> None:
     matchers = shell.Completer.custom_matchers
     matchers[:] = [m for m in matchers if getattr(m, "matcher_identifier", None) != MATCHER]
     unregister_formatters(shell)
+    participants.unregister_shown(shell)

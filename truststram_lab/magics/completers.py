@@ -13,12 +13,15 @@ __all__ = [
     "aliases_of_model",
     "columns_of_data",
     "data_sets_and_frames",
+    "filters",
     "frames",
     "labels_of_target",
+    "mappings",
     "model_references",
     "models",
     "rows",
     "runs",
+    "strategies",
     "words",
 ]
 
@@ -62,6 +65,32 @@ def aliases_of_model(line: Completing) -> list[str]:
 def runs(line: Completing) -> list[str]:
     """Names of runs."""
     return line.names("runs")
+
+
+def strategies(line: Completing) -> list[str]:
+    """Strategies; after a colon, the parameters of the one that is named."""
+    from truststram_lab.schemas.strategies import STRATEGY_NAMES, as_strategy
+
+    name, colon, _ = line.fragment.partition(":")
+    if colon and name in STRATEGY_NAMES:
+        values = as_strategy(name).model_dump(exclude={"name"}, exclude_none=True)
+        return [f"{name}:{key}={value}" for key, value in values.items()]
+    return list(STRATEGY_NAMES)
+
+
+def filters(_: Completing) -> list[str]:
+    """Filters, each with the parameter that matters most."""
+    from truststram_lab.schemas.filters import parse_filters
+
+    kinds = ("gradient_clip", "norm_validation", "sparsification", "quantization", "gaussian_noise")
+    found = parse_filters([{"type": kind} for kind in kinds])
+    parameters = [next(iter(each.model_dump(exclude={"type"}).items())) for each in found]
+    return [f"{kind}:{key}={value}" for kind, (key, value) in zip(kinds, parameters, strict=True)]
+
+
+def mappings(line: Completing) -> list[str]:
+    """Variables that hold a dict."""
+    return line.scope.rows()
 
 
 def frames(line: Completing) -> list[str]:

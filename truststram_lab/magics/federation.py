@@ -11,7 +11,7 @@ from .parsing import argument, one_of, real_number, whole_number
 
 __all__ = ["federate", "runs"]
 
-_RUN_ACTIONS = ("watch", "stop", "resume")
+_RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay")
 
 
 @command(
@@ -58,6 +58,56 @@ _RUN_ACTIONS = ("watch", "stop", "resume")
     argument("--epochs", metavar="N", type=whole_number, help="passes over a site's rows a round"),
     argument("--batch-size", metavar="N", type=whole_number, help="rows a step"),
     argument("--lr", dest="learning_rate", metavar="X", type=real_number, help="learning rate"),
+    argument(
+        "--strategy",
+        metavar="NAME[:KEY=X,...]",
+        complete=completers.strategies,
+        help="how updates become one model, such as fedprox:mu=0.1; fedavg when left out",
+    ),
+    argument(
+        "--filter",
+        dest="filters",
+        action="append",
+        metavar="TYPE[:KEY=X,...]",
+        complete=completers.filters,
+        help="what is done to an update before it leaves, such as gradient_clip:max_norm=1.0; "
+        "may come several times, in order",
+    ),
+    argument(
+        "--dp",
+        metavar="EPSILON",
+        type=real_number,
+        help="protect every row: the epsilon that the run may spend, such as 3",
+    ),
+    argument(
+        "--delta",
+        metavar="X",
+        type=real_number,
+        help="of --dp; 1 / (10 x rows of the smallest site) when left out",
+    ),
+    argument(
+        "--clip", metavar="X", type=real_number, help="of --dp: largest norm; 1 when left out"
+    ),
+    argument(
+        "--dp-unit",
+        dest="dp_unit",
+        metavar="record|client",
+        complete=completers.words("record", "client"),
+        help="who is hidden by --dp: a row (record, when left out) or a whole site",
+    ),
+    argument(
+        "--dp-limit",
+        dest="dp_limit",
+        metavar="EPSILON",
+        type=real_number,
+        help="the most that all runs may ever spend on this data; stays set",
+    ),
+    argument(
+        "--bounds",
+        metavar="VAR",
+        complete=completers.mappings,
+        help="with --dp on a DataFrame: a dict of column and possible range",
+    ),
     argument("--seed", metavar="N", type=whole_number, help="0 when left out"),
     argument("--background", action="store_true", help="give the prompt back at once"),
     argument(
@@ -73,6 +123,8 @@ _RUN_ACTIONS = ("watch", "stop", "resume")
         "%ts_federate breast-cancer",
         "%ts_federate breast-cancer --clients 8 --rounds 20 --split dirichlet:0.1",
         "%ts_federate df --target died --by hospital --as icu",
+        "%ts_federate breast-cancer --dp 3",
+        "%ts_federate digits --strategy fedadam --filter sparsification:top_k=0.1",
         "run = %ts_federate df --target 'discharge state' --background",
     ),
 )
@@ -84,6 +136,8 @@ def federate(line: Line) -> VerbCall:
     data = line.scope.data(given.pop("data"), demos)
     if isinstance(data, Variable):
         given["label"] = data.name
+    if "bounds" in given:
+        given["bounds"] = line.scope.variable(given["bounds"])
     return VerbCall("federate", (data,), given)
 
 
@@ -92,11 +146,12 @@ def federate(line: Line) -> VerbCall:
     argument("name", metavar="NAME", nargs="?", complete=completers.runs, help="show this run"),
     argument(
         "action",
-        metavar="watch|stop|resume",
+        metavar="watch|stop|resume|sent|replay",
         nargs="?",
         type=one_of(*_RUN_ACTIONS),
         complete=completers.words(*_RUN_ACTIONS),
-        help="follow it live, stop it, or go on where it was stopped",
+        help="follow it live, stop it, go on where it was stopped, see every byte that left, or "
+        "compute its rounds again",
     ),
     argument(
         "--data",
@@ -104,11 +159,23 @@ def federate(line: Line) -> VerbCall:
         complete=completers.frames,
         help="the DataFrame, to resume a run of a kernel that is gone",
     ),
-    summary="List runs, show one, watch, stop or resume it.",
+    argument(
+        "--round",
+        dest="number",
+        metavar="N",
+        type=whole_number,
+        help="the only round to replay; all when left out",
+    ),
+    summary=(
+        "List runs, show one, watch, stop or resume it, see every byte that left, or compute its\n"
+        "rounds again from the stored updates and compare."
+    ),
     examples=(
         "%ts_runs",
         "%ts_runs breast-cancer-1",
         "%ts_runs breast-cancer-1 resume",
+        "%ts_runs breast-cancer-1 sent",
+        "%ts_runs breast-cancer-1 replay --round 3",
         "%ts_runs icu-3 resume --data df",
     ),
 )

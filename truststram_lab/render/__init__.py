@@ -5,7 +5,16 @@ from __future__ import annotations
 from .accounts import doctor_card, identity_card, notice_card, sandbox_card, where_card
 from .card import Card
 from .federation import run_card, runs_card
+from .participants import (
+    federation_card,
+    federations_card,
+    invitations_card,
+    preview_card,
+    site_card,
+)
 from .registry import model_card, models_card
+from .replay import replay_card
+from .sent import sent_card
 from .serving import adds_up, deployments_card, prediction_card
 from .text import FOLD_MARK
 
@@ -15,13 +24,20 @@ __all__ = [
     "adds_up",
     "deployments_card",
     "doctor_card",
+    "federation_card",
+    "federations_card",
     "identity_card",
+    "invitations_card",
     "model_card",
     "models_card",
     "notice_card",
     "prediction_card",
+    "preview_card",
+    "replay_card",
     "run_card",
     "runs_card",
     "sandbox_card",
+    "sent_card",
+    "site_card",
     "where_card",
 ]

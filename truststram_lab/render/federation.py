@@ -5,38 +5,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..schemas.federation import Run, RunReport
+from ..schemas.run_privacy import RunPrivacy
+from ..schemas.strategies import FedAvg
 from .bars import sparkline
 from .card import Card, make_card, plain_data
 from .document import Bar, Block, Code, Column, Line, Strong, Table
 from .numbers import clip, count, duration, moment, plural, share, short_list
+from .privacy import privacy_fold, privacy_lines
 from .run_details import plan_fold, platform_fold, rounds_fold, scores_fold
 from .sites import site_table
+from .strategies import strategy_words
 
 __all__ = ["run_card", "runs_card"]
 
 _BAR_CELLS = 10
 _RUNS_SHOWN = 40
-_PRIVACY = "Privacy: none added; the platform saw every site's update."
 
 
-def run_card(run: Run, *, progress: str | None = None) -> Card:
+def run_card(run: Run, *, progress: str | None = None, spending: RunPrivacy | None = None) -> Card:
     """A run as it is now: live, stopped, failed or done.
 
     Args:
         progress: what this kernel is doing at the moment, in a few words.
+        spending: what its owner's ledger says; the report's where left out.
     """
     report = run.report or RunReport()
+    spent: RunPrivacy | None = spending or report.privacy
     document: list[Block] = [_headline(run, report)]
     document += _state_lines(run, progress)
     document += _comparison(run, report)
     if report.history:
         document.append(_curve(report))
     document.append(site_table(run, report))
-    document.append(Line.of(_PRIVACY))
+    document += privacy_lines(run, spent)
     document += _result(run)
     document += [
         *rounds_fold(report),
         *scores_fold(run, report),
+        *privacy_fold(run, spent),
         platform_fold(run),
         plan_fold(run),
     ]
@@ -74,6 +80,8 @@ def _headline(run: Run, report: RunReport) -> Line:
     parts = [sites, f"round {run.round}/{run.plan.rounds}"]
     if run.report is not None:
         parts += [duration(report.elapsed_s), clip(report.device, 40)]
+    if not isinstance(run.plan.strategy, FedAvg):
+        parts.append(strategy_words(run.plan.strategy))
     return Line.of(Strong(run.plan.model), f", {', '.join(parts)}")
 
 
@@ -104,11 +112,11 @@ def _state_lines(run: Run, progress: str | None) -> list[Block]:
         else f"round {_current(run)} of {run.plan.rounds}"
     )
     doing = clip(progress, 200) if progress else what
-    # A page that is reloaded gets no more updates of a cell that it did not start.
+    # Without our extension a page that is reloaded gets no updates of a cell it did not start.
     return [
         Line.of(f"Run {name}: {doing}"),
         Line.of(_waiting(run)),
-        Line.of("Page reloaded? Follow it with ", Code(f"%ts_runs {name} watch")),
+        Line.of("No news after a reload? ", Code(f"%ts_runs {name} watch")),
     ]
 
 
@@ -192,7 +200,7 @@ def _federated_row(run: Run, report: RunReport) -> tuple[str, float | None, str]
     if score is None:
         return "federated", None, "measured after each round"
     note = f"{share(score.low)}–{share(score.high)}"
-    positive = run.plan.signature.positive_class
+    positive = None if run.plan.signature is None else run.plan.signature.positive_class
     if positive in score.recall:
         note += f"; {clip(positive, 30)} found {share(score.recall[positive])}"
     elif score.recall:
@@ -202,15 +210,17 @@ def _federated_row(run: Run, report: RunReport) -> tuple[str, float | None, str]
 
 
 def _curve(report: RunReport) -> Line:
-    accuracies = [entry.accuracy for entry in report.history]
-    first, last = report.history[0], report.history[-1]
-    line = Bar(sparkline(accuracies))
-    if len(accuracies) == 1:
-        return Line.of(f"Accuracy after round {last.number}: {share(last.accuracy)}")
+    scored = [(e.number, e.accuracy) for e in report.history if e.accuracy is not None]
+    if not scored:
+        entry = report.history[-1]
+        return Line.of(f"Loss after round {entry.number}: {entry.loss:.3g}")
+    (_, first), (number, last) = scored[0], scored[-1]
+    if len(scored) == 1:
+        return Line.of(f"Accuracy after round {number}: {share(last)}")
     return Line.of(
-        f"Accuracy round by round: {share(first.accuracy)} ",
-        line,
-        f" {share(last.accuracy)} after round {last.number}",
+        f"Accuracy round by round: {share(first)} ",
+        Bar(sparkline([accuracy for _, accuracy in scored])),
+        f" {share(last)} after round {number}",
     )
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..schemas.federation import RoundReport, Run, RunReport, Score
+from ..schemas.federation import CreateRun, RoundReport, Run, RunReport, Score
+from ..schemas.privacy import LocalPlan, PrivacyPlan, RecordPlan
 from ..schemas.registry import Architecture, DenseLayer
+from ..schemas.strategies import FedAvg
+from ..schemas.tables import Signature
 from .document import Block, Cell, Column, Fold, Line, Table, facts
 from .numbers import clip, count, moment, percent, plural, share
+from .privacy import seen_words
 from .sites import sites_shown
+from .strategies import filter_words, strategy_words
 
 __all__ = ["network_words", "plan_fold", "platform_fold", "rounds_fold", "scores_fold"]
 
@@ -24,7 +29,12 @@ def rounds_fold(report: RunReport) -> list[Block]:
         return []
     shown = _rounds_shown(history)
     rows = tuple(
-        (count(entry.number), share(entry.accuracy, 3), _loss(entry.loss)) for entry in shown
+        (
+            count(entry.number),
+            "" if entry.accuracy is None else share(entry.accuracy, 3),
+            _loss(entry.loss),
+        )
+        for entry in shown
     )
     left = len(history) - len(shown)
     table = Table(
@@ -39,7 +49,7 @@ def rounds_fold(report: RunReport) -> list[Block]:
 
 def scores_fold(run: Run, report: RunReport) -> list[Block]:
     """Every score with its interval, and what each site has of every class."""
-    classes = run.plan.signature.classes
+    classes = [] if run.plan.signature is None else run.plan.signature.classes
     shown = sites_shown(report.sites, _SITES_IN_FULL)
     contenders = [("federated", report.federated), ("pooled", report.pooled)]
     contenders += [(f"{clip(site.name, 40)} alone", site.alone) for site in shown]
@@ -65,12 +75,8 @@ def scores_fold(run: Run, report: RunReport) -> list[Block]:
 
 def platform_fold(run: Run) -> Fold:
     """What the platform could see of a site, and what it could not."""
-    columns = plural(len(run.plan.signature.columns), "column")
-    lines: list[Block] = [
-        Line.of(
-            f"Of each site, once: its row count, and for its {columns} counts, means and "
-            "variances (for categories: how many rows of each)."
-        ),
+    lines: list[Block] = [Line.of(_statistics_words(run))]
+    lines += [
         Line.of(
             "Of each site, every round: the change of the network's weights, with the number of "
             "rows and the training loss."
@@ -80,15 +86,29 @@ def platform_fold(run: Run) -> Fold:
             "table, and what this card shows, the scores and each site's rows by class."
         ),
         Line.of("Never a row, and no smallest or largest value of a column."),
-        Line.of(
-            "It could read every update: no noise was added, nothing was encrypted against it."
-        ),
+        Line.of(seen_words(run)),
     ]
     known = run.statistics
     if known is not None:
         total = f"{plural(known.rows, 'row')} of {plural(known.sites, 'site')}"
         lines.append(Line.of(f"The means and variances that it keeps are of {total}."))
     return Fold("What the platform could see", tuple(lines))
+
+
+def _statistics_words(run: Run) -> str:
+    signature = run.plan.signature
+    if signature is None:
+        return "Of each site, once: its row count; its columns are not known to the platform."
+    columns = plural(len(signature.columns), "column")
+    if isinstance(run.plan.privacy, RecordPlan):
+        return (
+            f"Of each site, once: its row count, and for its {columns} counts, means and variances "
+            "that were noised, or made of public bounds alone."
+        )
+    return (
+        f"Of each site, once: its row count, and for its {columns} counts, means and "
+        "variances (for categories: how many rows of each)."
+    )
 
 
 def plan_fold(run: Run) -> Fold:
@@ -100,18 +120,52 @@ def plan_fold(run: Run) -> Fold:
         ("federation", clip(plan.federation)),
         ("data", _data_words(run)),
         ("split", _split_words(run)),
-        ("target", f"{clip(plan.signature.target)}: {_labels(plan.signature.classes)}"),
+        ("target", _target_words(plan.signature)),
         ("rounds", f"{count(plan.rounds)}, averaged by {plan.strategy}, seed {plan.seed}"),
+        *_unusual(plan),
         (
             "each round",
             f"{plural(local.epochs, 'epoch')}, batches of {count(local.batch_size)}, "
             f"learning rate {local.learning_rate:g}, momentum {local.momentum:g}, "
             f"weight decay {local.weight_decay:g}, {local.dtype}",
         ),
-        ("network", network_words(plan.architecture)),
+        ("network", _network(plan.architecture)),
         ("smallest site", f"{plural(plan.min_site_rows, 'row')}, or its means are refused"),
     ]
     return Fold("How to repeat it", (facts(f"The plan of {run.name}", rows),))
+
+
+def _target_words(signature: Signature | None) -> str:
+    if signature is None:
+        return "known to the sites only"
+    return f"{clip(signature.target)}: {_labels(signature.classes)}"
+
+
+def _network(architecture: Architecture | None) -> str:
+    return "the sites' own" if architecture is None else network_words(architecture)
+
+
+def _unusual(plan: CreateRun) -> list[tuple[str, Cell]]:
+    """What differs from plain averaging."""
+    rows: list[tuple[str, Cell]] = []
+    if not isinstance(plan.strategy, FedAvg):
+        rows.append(("strategy", strategy_words(plan.strategy)))
+    if plan.filters:
+        rows.append(("filters", filter_words(plan.filters)))
+    if plan.privacy is not None:
+        rows.append(("privacy", _privacy_words(plan.privacy)))
+    return rows
+
+
+def _privacy_words(plan: PrivacyPlan) -> str:
+    noise = (
+        f"sigma {plan.sigma:.4g}"
+        if isinstance(plan, LocalPlan)
+        else f"noise multiplier {plan.noise_multiplier:.4g}"
+    )
+    return (
+        f"{plan.unit}-level {plan.mechanism}, clip {plan.clip:g}, {noise}, delta {plan.delta:.3g}"
+    )
 
 
 def network_words(architecture: Architecture) -> str:
@@ -129,7 +183,7 @@ def _rounds_shown(history: list[RoundReport]) -> list[RoundReport]:
     """The first rounds, the last ones, and the best, if they are too many."""
     if len(history) <= _ROUNDS_SHOWN:
         return history
-    best = max(range(len(history)), key=lambda index: history[index].accuracy)
+    best = max(range(len(history)), key=lambda index: history[index].accuracy or 0.0)
     half = _ROUNDS_SHOWN // 2
     chosen = {best, *range(half), *range(len(history) - half, len(history))}
     return [history[index] for index in sorted(chosen)]

@@ -63,19 +63,20 @@ def sites_shown(sites: Sequence[SiteReport], most: int = MOST_SITES) -> list[Sit
     return [sites[index] for index in sorted(chosen)]
 
 
-def _class_title(signature: Signature) -> str:
-    positive = signature.positive_class
+def _class_title(signature: Signature | None) -> str:
+    positive = None if signature is None else signature.positive_class
     return "Classes" if positive is None else clip(positive, 24)
 
 
-def _row(site: SiteReport, signature: Signature, *, alone: bool) -> tuple[Cell, ...]:
-    positive = signature.positive_class
+def _row(site: SiteReport, signature: Signature | None, *, alone: bool) -> tuple[Cell, ...]:
+    positive = None if signature is None else signature.positive_class
     if positive is None:
         present = sum(1 for rows in site.class_rows.values() if rows)
-        classes = f"{present} of {len(signature.classes)}" if site.class_rows else ""
+        known = 0 if signature is None else len(signature.classes)
+        classes = f"{present} of {known}" if site.class_rows and known else ""
     else:
-        known = positive in site.class_rows and site.rows
-        classes = percent(site.class_rows[positive] / site.rows) if known else ""
+        there = positive in site.class_rows and site.rows
+        classes = percent(site.class_rows[positive] / site.rows) if there else ""
     cells: list[Cell] = [
         clip(site.name, 40),
         count(site.rows),

@@ -11,6 +11,7 @@ from .filters import Filter, FilterStep
 from .participation import ConfigValue, Quorum
 from .privacy import Budget, PrivacyPlan, PrivacyStatement, Unit
 from .registry import Architecture, Name, Sha256
+from .run_privacy import RunPrivacy
 from .strategies import FedAvg, Strategy, strategy_text
 from .tables import Signature, Statistics
 
@@ -186,6 +187,7 @@ class RunReport(Request):
     device: str = "cpu"
     held_out_rows: int = 0
     majority_share: float | None = None
+    privacy: RunPrivacy | None = None
 
 
 class Run(Schema):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from .accounts import doctor, login, logout, where
 from .completion import completion_names
 from .federation import federate, runs
+from .federations import federations
+from .participants import join
 from .platform import sandbox
 from .registry import models
 from .serving import predict
@@ -13,6 +15,8 @@ __all__ = [
     "completion_names",
     "doctor",
     "federate",
+    "federations",
+    "join",
     "login",
     "logout",
     "models",

@@ -16,7 +16,8 @@ _remembered: dict[str, tuple[float, list[str]]] = {}
 
 
 def completion_names(kind: str) -> list[str]:
-    """Names of ``models``, ``aliases`` (``name@alias``), ``runs`` or ``datasets``.
+    """Names of ``models``, ``aliases`` (``name@alias``), ``runs``, ``federations``, ``sites``
+    (``federation/site``) or ``datasets``.
 
     Empty when nobody is signed in.
     """
@@ -41,6 +42,11 @@ def completion_names(kind: str) -> list[str]:
 def _asked(session: sessions.Session, kind: str) -> list[str]:
     if kind == "runs":
         return [run.name for run in session.client.runs.list().items]
+    if kind in ("federations", "sites"):
+        federations = session.client.federations.list().items
+        if kind == "federations":
+            return [federation.name for federation in federations]
+        return [f"{each.name}/{site}" for each in federations for site in each.participants]
     models = session.client.models.list().items
     if kind == "models":
         return [model.name for model in models]

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from truststram_lab.exceptions import ConflictError, InvalidInputError
 from truststram_lab.federated import FederatedRun
+from truststram_lab.federated.departures import Departures
+from truststram_lab.federated.options import PRIVATE_LEARNING_RATE, Options, filters_of, unit_of
 from truststram_lab.federated.preparation import prepare, prepare_again
+from truststram_lab.federated.replay import replay_rounds
 from truststram_lab.federated.watch import WatchedRun
 from truststram_lab.preprocessing.demo import DEMO_NAMES, load_demo
 from truststram_lab.schemas.federation import LocalTraining, Run
+from truststram_lab.schemas.filters import Filter
+from truststram_lab.schemas.strategies import AnyStrategy, as_strategy
 
 from . import session as sessions
 from .choices import not_an_action
 from .live import follow
-from .results import RunList
+from .results import RunList, RunReplay, RunSent
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["RUN_ACTIONS", "federate", "runs"]
 
-RUN_ACTIONS = ("watch", "stop", "resume")
+RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay")
 
 
 def federate(
@@ -42,6 +48,14 @@ def federate(
     background: bool = False,
     allow_one_class: bool = False,
     label: str = "df",
+    strategy: str | Mapping[str, Any] | AnyStrategy = "fedavg",
+    filters: Sequence[str | Mapping[str, Any] | Filter] = (),
+    dp: float | None = None,
+    delta: float | None = None,
+    clip: float = 1.0,
+    dp_unit: str = "record",
+    dp_limit: float | None = None,
+    bounds: Mapping[str, Any] | None = None,
 ) -> FederatedRun:
     """Train one model across simulated sites on this kernel's device, and deploy it.
 
@@ -59,15 +73,38 @@ def federate(
         background: return at once; the run goes on in this kernel.
         allow_one_class: accept sites whose rows all have one class.
         label: what the DataFrame is called, for the record.
+        strategy: how updates become one model: ``fedavg``, ``fedprox:mu=0.1``, ``fedadam``, ...
+        filters: what is done to each update before it leaves, in order: texts such as
+            ``gradient_clip:max_norm=1.0``, mappings with ``type``, or models.
+        dp: the epsilon that the run may spend; each row of each site is protected by it.
+        delta: of the guarantee; one tenth of 1 / (rows of the smallest site) when left out.
+        clip: largest norm of one row's gradient (of one site's update with ``client``).
+        dp_unit: who is hidden: ``record`` (one row) or ``client`` (a whole site).
+        dp_limit: the most that all runs may ever spend on this data; stays set.
+        bounds: numeric column -> (least, greatest possible value), needed with ``dp`` for a
+            DataFrame; they stay in this kernel.
 
     Returns:
         The run; its card shows alone, federated and pooled.
 
     Raises:
         NotSignedInError, InvalidInputError: before anything trains.
+        PrivacyBudgetError: the run would pass ``dp_limit``; nothing trained.
         RunStoppedError: it was interrupted; ``%ts_runs NAME resume`` goes on.
     """
     session = sessions.require("federating")
+    options = Options(
+        strategy=as_strategy(strategy),
+        filters=filters_of(filters),
+        dp=dp,
+        delta=delta,
+        clip=clip,
+        unit=unit_of(dp_unit),
+        bounds=bounds,
+        dp_limit=dp_limit,
+    )
+    if learning_rate is None and options.clips_rows:
+        learning_rate = PRIVATE_LEARNING_RATE
     frame, chosen = _table(data, target, positive, label)
     model = _model_name(name or chosen["model"])
     prepared = prepare(
@@ -87,21 +124,30 @@ def federate(
     if former is not None:
         # The cell was run again: the new run takes the old one's place.
         former.stop()
-    run = FederatedRun.create(session.client, prepared, model=model, rounds=rounds, local=local)
+    run = FederatedRun.create(
+        session.client, prepared, model=model, rounds=rounds, local=local, options=options
+    )
     session.runs[run.name] = run
     return run.start() if background else follow(run, begin=run.start)
 
 
 def runs(
-    name: str | None = None, action: str | None = None, *, data: pd.DataFrame | None = None
-) -> RunList | Run | FederatedRun | WatchedRun:
-    """All runs; with a name, one run; with an action, watch, stop or resume it.
+    name: str | None = None,
+    action: str | None = None,
+    *,
+    data: pd.DataFrame | None = None,
+    number: int | None = None,
+) -> RunList | Run | FederatedRun | WatchedRun | RunSent | RunReplay:
+    """All runs; with a name, one run; with an action, do that.
 
     Args:
         name: such as ``breast-cancer-3``.
         action: ``watch`` follows it live from any kernel; ``stop`` ends it within two
-            seconds; ``resume`` goes on in this kernel, where it was stopped.
+            seconds; ``resume`` goes on in this kernel, where it was stopped; ``sent`` shows every
+            byte that left this computer for it; ``replay`` computes its rounds again from the
+            stored updates and compares.
         data: the DataFrame, to resume a run of a kernel that is gone.
+        number: the only round to replay; all of them when left out.
 
     Raises:
         RunNotFoundError: nothing has that name; the nearest are in the sentence.
@@ -126,7 +172,19 @@ def runs(
         mine = session.runs.get(name) or _rebuilt(session, name, data)
         session.runs[name] = mine
         return follow(mine, begin=mine.resume)
+    if action == "sent":
+        run = session.client.runs.get(name)
+        return RunSent(run, Departures(run.id).entries())
+    if action == "replay":
+        return _replayed(session, name, number)
     raise not_an_action(action, RUN_ACTIONS, "a run")
+
+
+def _replayed(session: sessions.Session, name: str, number: int | None) -> RunReplay:
+    run = session.client.runs.get(name)
+    rounds = session.client.runs.rounds(name).items
+    found = replay_rounds(run.plan, rounds, session.client.blobs.get, only=number)
+    return RunReplay(run, list(found))
 
 
 def _table(

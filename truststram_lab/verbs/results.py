@@ -16,13 +16,17 @@ from truststram_lab.render import (
     models_card,
     notice_card,
     prediction_card,
+    replay_card,
     runs_card,
     sandbox_card,
+    sent_card,
     where_card,
 )
 from truststram_lab.schemas.accounts import Identity
+from truststram_lab.schemas.departures import Departure
 from truststram_lab.schemas.federation import Run
 from truststram_lab.schemas.registry import Model, ModelVersion
+from truststram_lab.schemas.replays import RoundReplay
 from truststram_lab.schemas.serving import Explanation, Prediction
 
 __all__ = [
@@ -33,6 +37,8 @@ __all__ = [
     "Notice",
     "Predictions",
     "RunList",
+    "RunReplay",
+    "RunSent",
     "SandboxStatus",
     "SignedIn",
     "Where",
@@ -151,6 +157,61 @@ class RunList(Answer, Sequence[Run]):
 
     def card(self) -> Card:
         return runs_card(self.items)
+
+
+@dataclass(frozen=True, repr=False)
+class RunReplay(Answer, Sequence[RoundReplay]):
+    """A run's rounds, computed again from the stored files; ``equal`` if all came out the same."""
+
+    run: Run
+    items: list[RoundReplay]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    @property
+    def equal(self) -> bool:
+        """Whether every result is the same file, bit for bit."""
+        return all(each.equal for each in self.items)
+
+    def card(self) -> Card:
+        return replay_card(self.run, self.items)
+
+
+@dataclass(frozen=True, repr=False)
+class RunSent(Answer, Sequence[Departure]):
+    """Every body that left this computer in a run, oldest first."""
+
+    run: Run
+    items: list[Departure]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    def to_frame(self) -> Any:
+        """A DataFrame of one line an array (or a body without arrays), with sizes in bytes."""
+        import pandas as pd
+
+        lines: list[dict[str, Any]] = []
+        for each in self.items:
+            told = {
+                "site": each.site or "owner",
+                "round": each.round,
+                "kind": each.kind,
+                "body_bytes": each.body_bytes,
+            }
+            arrays: list[dict[str, Any]] = [array.model_dump() for array in each.arrays]
+            lines += [{**told, **array} for array in arrays or [{}]]
+        return pd.DataFrame(lines)
+
+    def card(self) -> Card:
+        return sent_card(self.run, self.items)
 
 
 @dataclass(frozen=True, repr=False)

@@ -2189,6 +2189,46 @@ export interface components {
             updated_at: string;
         };
         /**
+         * RunPrivacy
+         * @description Epsilon live, round by round.
+         *
+         *     Attributes:
+         *         statement: of what this run has released so far, its noised statistics included.
+         *         epsilon: of the run so far, None for infinite; 0 before the first release.
+         *         budget: what the run may spend in all; None where noise is a filter of its own.
+         *         before: epsilon that other runs had spent on the same data set.
+         *         together: epsilon of all of them and this run, composed; less than their sum.
+         *         limit: the most that may ever be spent on the data set; None is no limit.
+         *         statistics: one sentence on how the means and variances were made.
+         */
+        RunPrivacy: {
+            /**
+             * Before
+             * @default 0
+             */
+            before: number | null;
+            /** Budget */
+            budget?: number | null;
+            /**
+             * Epsilon
+             * @default 0
+             */
+            epsilon: number | null;
+            /** Limit */
+            limit?: number | null;
+            statement?: components["schemas"]["PrivacyStatement"] | null;
+            /**
+             * Statistics
+             * @default
+             */
+            statistics: string;
+            /**
+             * Together
+             * @default 0
+             */
+            together: number | null;
+        };
+        /**
          * RunReport
          * @description What the run's owner measured; replaces the former report as a whole.
          */
@@ -2214,6 +2254,7 @@ export interface components {
             /** Majority Share */
             majority_share?: number | null;
             pooled?: components["schemas"]["Score"] | null;
+            privacy?: components["schemas"]["RunPrivacy"] | null;
             /** Sites */
             sites?: components["schemas"]["SiteReport"][];
         };

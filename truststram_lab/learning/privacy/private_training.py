@@ -13,7 +13,7 @@ from ...schemas.federation import LocalTraining
 from ...schemas.privacy import RecordPlan
 from ...schemas.registry import Architecture, DropoutLayer
 from ..network import check_state
-from ..training import Stopped, _check_rows, _loss, _refuse_diverged, _step
+from ..training import Stopped, check_rows, loss_of, refuse_diverged, sgd_step
 from ..weights import State
 from .dpsgd import Tensors, private_gradient
 from .noise import NoiseSource, SecureRandom
@@ -61,7 +61,7 @@ def train_privately(
     import torch
 
     check_state(state, architecture)
-    _check_rows(architecture, x, y)
+    check_rows(architecture, x, y)
     if device == "mps" and local.dtype == "float64":
         raise InvalidInputError(
             "Apple's mps has no float64; choose dtype float32, or device cpu.", field="dtype"
@@ -119,7 +119,7 @@ def _train(
             sampling=sampling,
             noise=noise,
         )
-        _step(list(weights.values()), [gradient[name] for name in weights], velocity, local)
+        sgd_step(list(weights.values()), [gradient[name] for name in weights], velocity, local)
         loss_sum += float(losses.sum())
         seen += len(losses)
         if on_step is not None:
@@ -128,7 +128,7 @@ def _train(
         name: weights[name].cpu().numpy().astype(array.dtype) for name, array in state.items()
     }
     finite = math.isfinite(loss_sum) and all(np.isfinite(a).all() for a in trained.values())
-    _refuse_diverged(bool(finite), local)
+    refuse_diverged(bool(finite), local)
     return trained, {"loss": loss_sum / max(seen, 1), "samples": float(len(x))}
 
 
@@ -168,6 +168,6 @@ def _row_loss(architecture: Architecture) -> Callable[..., torch.Tensor]:
                 hidden = getattr(torch, layer.activation)(hidden)
         logits = hidden.unsqueeze(0)
         target = y.to(hidden.dtype) if len(hidden) == 1 else y.to(torch.int64)
-        return _loss(logits, target.unsqueeze(0))
+        return loss_of(logits, target.unsqueeze(0))
 
     return loss

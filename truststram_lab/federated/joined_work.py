@@ -1,0 +1,227 @@
+"""The local work of a site with a table: the house's training, or a function of the site's own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from truststram_lab.exceptions import InvalidInputError
+from truststram_lab.learning import weights
+from truststram_lab.learning.device import best_device
+from truststram_lab.learning.privacy.private_training import train_privately
+from truststram_lab.learning.strategies import scaffold
+from truststram_lab.learning.training import GradientTerms, round_seed, steps_of, train
+from truststram_lab.learning.weights import State
+from truststram_lab.schemas.federation import Score
+from truststram_lab.schemas.privacy import RecordPlan
+from truststram_lab.schemas.strategies import FedAvg, Scaffold
+
+from .participation.functions import Evaluated, Trained, adapt, style_of
+from .participation.leaving import all_filters, leave
+from .participation.performing import SiteWork
+from .participation.policy import SitePolicy
+from .participation.ports import Made, TellState
+from .participation.terms import Terms
+from .site_table import SiteTable
+
+__all__ = ["JoinedWork", "check_function"]
+
+Own = Callable[[str], bytes | None]
+
+_CONTROL = "c/"
+_ROWS = ("x", "y")
+
+
+def check_function(function: Callable[..., Any]) -> None:
+    """Refuse what is no training function, before anything is joined.
+
+    Raises:
+        InvalidInputError: as ``style_of``.
+    """
+    style_of(_with_rows(function, np.empty((0, 0)), np.empty(0)))
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedWork:
+    """What a site that joined with a table does in each kind of round; a ``Performer``.
+
+    Args:
+        table: the site's.
+        function: ``train(state)`` or ``fit(parameters, config)``; None trains the run's network
+            by minibatch SGD. One with parameters ``x`` and ``y`` gets the rows to train on, as
+            the network takes them.
+        policy: the site's floor.
+        seed_place: the site's own number, so that no two draw the same batches.
+        should_stop: looked at before each optimizer step of the house's training.
+        on_score: told of the global model's score on the rows held out: round, score, loss.
+        on_progress: told (steps done, steps in all) of the house's training.
+    """
+
+    table: SiteTable
+    function: Callable[..., Any] | None = None
+    policy: SitePolicy = field(default_factory=SitePolicy)
+    seed_place: int = 0
+    should_stop: Callable[[], bool] = lambda: False
+    on_score: Callable[[int, Score, float], None] = lambda *_: None
+    on_progress: Callable[[int, int], None] = lambda *_: None
+
+    def objections(self, terms: Terms) -> list[str]:
+        """The policy's, and what of this table or training does not fit the run."""
+        found = self.policy.objections(terms)
+        if terms.signature is None or terms.architecture is None:
+            found.append(
+                "The run trains named arrays of somebody's own model; join it with a "
+                "FederatedClient, a table does not tell how to train them."
+            )
+            return found
+        found += self.table.objections(terms.signature)
+        if isinstance(terms.privacy, RecordPlan):
+            if self.function is not None and terms.kind == "training":
+                found.append(
+                    "The run asks for record-level privacy, which a training function of the "
+                    "site's own cannot promise; join without --train."
+                )
+            if terms.kind == "statistics":
+                found.append(
+                    "The run promises record-level privacy and asks for exact means and "
+                    "variances, which no noise covers."
+                )
+        return found
+
+    def perform(self, terms: Terms, model: bytes | None, tell: TellState, own: Own) -> Made:
+        """Do the round; see ``Performer``."""
+        if terms.kind == "training" and self.function is None:
+            if isinstance(terms.strategy, Scaffold):
+                return self._scaffold(terms, _decoded(terms, model), tell, own)
+            # The pull is in the house's own gradient; a hook would wait for a torch optimizer.
+            mu = terms.proximal_mu
+            return self._site_work(terms, GradientTerms(pull=mu) if mu else None).perform(
+                replace(terms, strategy=FedAvg()), model, tell, own
+            )
+        return self._site_work(terms, None).perform(terms, model, tell, own)
+
+    def _site_work(self, terms: Terms, added: GradientTerms | None) -> SiteWork:
+        training: Any = _House(self, terms, added)
+        if self.function is not None and terms.kind == "training":
+            x, y = self.table.training_rows(terms)
+            training = adapt(_with_rows(self.function, x, y))
+        return SiteWork(
+            training, evaluate=self._evaluate, columns=self.table.features, policy=self.policy
+        )
+
+    def _evaluate(self, state: State, terms: Terms) -> Evaluated:
+        score, loss = self.table.scored(state, terms)
+        self.on_score(terms.number, score, loss)
+        found = {f"recall/{name}": share for name, share in score.recall.items()}
+        return Evaluated(score.rows, {"loss": loss, "accuracy": score.accuracy, **found})
+
+    def house(self, base: State, terms: Terms, added: GradientTerms | None) -> Trained:
+        """Minibatch SGD on the rows that are trained on."""
+        assert terms.architecture is not None
+        x, y = self.table.training_rows(terms)
+        if isinstance(terms.privacy, RecordPlan):
+            if added is not None:
+                raise InvalidInputError(
+                    f"{terms.strategy.name} adds a term to the gradient, which record-level "
+                    "privacy does not cover; the run wants fedavg.",
+                    field="strategy",
+                )
+            trained, metrics = train_privately(
+                terms.architecture,
+                base,
+                x,
+                y,
+                terms.local,
+                terms.privacy,
+                best_device(),
+                self.should_stop,
+                self.on_progress,
+            )
+        else:
+            trained, metrics = train(
+                terms.architecture,
+                base,
+                x,
+                y,
+                terms.local,
+                round_seed(terms.seed, self.seed_place, terms.number),
+                best_device(),
+                self.should_stop,
+                self.on_progress,
+                added,
+            )
+        return Trained(trained, len(y), metrics)
+
+    def _scaffold(self, terms: Terms, found: State, tell: TellState, own: Own) -> Made:
+        if terms.local.momentum:
+            raise InvalidInputError(
+                f"SCAFFOLD's control variate needs plain SGD, and the run has a momentum of "
+                f"{terms.local.momentum:g}; the run wants --strategy fedprox, or momentum 0.",
+                field="momentum",
+            )
+        base = {name: array for name, array in found.items() if not name.startswith(_CONTROL)}
+        server = {name: array for name, array in found.items() if name.startswith(_CONTROL)}
+        server = server or scaffold.no_control(base)
+        kept = {name: own(f"{terms.run_id}.{name}") for name in ("control", "residual")}
+        former = _state(kept["control"]) or scaffold.no_control(base)
+        tell("local_training")
+        correction = scaffold.correction(server, former)
+        trained = self.house(base, terms, GradientTerms(correction=correction))
+        path = steps_of(self.table.rows, terms.local) * terms.local.learning_rate
+        new = scaffold.new_control(server, former, base, trained.state, path)
+        update = scaffold.upload(weights.delta(base, trained.state), former, new)
+        filters = all_filters(terms, self.policy.own_filters)
+        residual = _state(kept["residual"])
+        body, left = leave(update, trained.samples, trained.metrics, filters, residual, tell)
+        after: dict[str, bytes | None] = {f"{terms.run_id}.control": weights.encode(new)}
+        if left is not None:
+            after[f"{terms.run_id}.residual"] = weights.encode(left)
+        if terms.number == terms.rounds:  # nothing of the run is wanted any more
+            after = dict.fromkeys(after)
+        return Made(body, after)
+
+
+@dataclass(frozen=True, eq=False)
+class _House:
+    """The house's training, as ``SiteWork`` calls it."""
+
+    work: JoinedWork
+    terms: Terms
+    added: GradientTerms | None
+
+    @property
+    def module(self) -> None:
+        return None
+
+    def __call__(self, base: State, config: Mapping[str, Any]) -> Trained:  # noqa: ARG002
+        # The terms have everything that a config tells to a function of the site's own.
+        return self.work.house(base, self.terms, self.added)
+
+
+def _with_rows(function: Callable[..., Any], x: np.ndarray, y: np.ndarray) -> Callable[..., Any]:
+    """The function with its ``x`` and ``y`` filled in, where it has parameters of these names."""
+    if not callable(function):
+        return function  # style_of says what it is
+    try:
+        names = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a builtin that does not tell
+        return function
+    given = {name: rows for name, rows in zip(_ROWS, (x, y), strict=True) if name in names}
+    return partial(function, **given) if given else function
+
+
+def _decoded(terms: Terms, model: bytes | None) -> State:
+    if model is None:
+        raise InvalidInputError(
+            f"Round {terms.number} of run {terms.run} came without a model; upgrade the platform."
+        )
+    return weights.decode(model)[0]
+
+
+def _state(body: bytes | None) -> State | None:
+    return None if body is None else weights.decode(body)[0]
