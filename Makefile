@@ -54,7 +54,7 @@ lab: $(STAMP)
 	@$(BIN)/truststram-lab lab
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --ignore=tests/ui -m "not long" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --ignore=tests/ui -m "not long" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-all: $(STAMP) versions
 	$(BIN)/python -m pytest --ignore=tests/ui -m long $(PYTEST_ARGS)

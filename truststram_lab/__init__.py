@@ -20,13 +20,15 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .client import AsyncTrustStramClient, TrustStramClient
     from .federated import FederatedRun
-    from .verbs import federate, login, logout, predict, where
+    from .verbs import federate, federations, join, login, logout, predict, where
 
 _HOMES = {
     "AsyncTrustStramClient": "client",
     "FederatedRun": "federated",
     "TrustStramClient": "client",
     "federate": "verbs",
+    "federations": "verbs",
+    "join": "verbs",
     "login": "verbs",
     "logout": "verbs",
     "predict": "verbs",
@@ -39,6 +41,8 @@ __all__ = [
     "TrustStramClient",
     "__version__",
     "federate",
+    "federations",
+    "join",
     "load_ipython_extension",
     "login",
     "logout",

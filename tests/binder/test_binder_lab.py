@@ -23,7 +23,7 @@ TUTORIAL = ROOT / "notebooks" / "01_three_cells.ipynb"
 CELL_S = 150
 KERNEL_LIMIT_BYTES = 10**9
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.long]
 
 
 @pytest.fixture

@@ -80,6 +80,7 @@ def test_strategies_give_different_models(whole_runs):
 
 
 @pytest.mark.parametrize("name", PLANS)
+@pytest.mark.long
 def test_the_same_plan_stopped_and_killed_on_the_way_ends_with_the_same_bits(whole_runs, name):
     run = verbs.federate(
         "breast-cancer", name=f"cut-{name}", rounds=5, background=True, **PLANS[name]
@@ -107,6 +108,7 @@ run.wait()
 
 @pytest.mark.parametrize("name", ["scaffold", "top-k"])
 @pytest.mark.parametrize("after", [12])
+@pytest.mark.long
 def test_a_kernel_killed_on_the_way_is_gone_on_from_with_the_same_bits(whole_runs, name, after):
     plan = PLANS[name]
     given = [f"dead-{name}-{after}", plan.get("strategy", ""), " ".join(plan.get("filters", []))]

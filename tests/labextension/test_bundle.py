@@ -70,6 +70,7 @@ def test_every_dependency_is_open_to_all_of_jupyterlab_4() -> None:
             assert version == f"^{majors.get(name, 4)}.0.0", name
 
 
+@pytest.mark.long
 @pytest.mark.node
 @pytest.mark.timeout(600)
 def test_the_bundle_is_what_its_sources_build(workshop: Path) -> None:

@@ -39,7 +39,8 @@ arrays = st.integers(0, 2**32).map(
 )
 
 
-@given(arrays, arrays, st.floats(0, 100))
+# Below the smallest normal number half of mu is rounded, here or there.
+@given(arrays, arrays, st.just(0.0) | st.floats(1e-300, 100))
 def test_the_pull_is_the_gradient_of_the_penalty(at: State, anchor: State, mu: float) -> None:
     found = proximal_pull(at, anchor, mu)
     tensors = {name: torch.tensor(array, requires_grad=True) for name, array in at.items()}

@@ -164,6 +164,12 @@ CARDS = {
     "site before a run": render.site_card(
         site(run=None, kind=None, events=[], scores=[], policy=[], privacy=None)
     ),
+    "training site": render.site_card(
+        site(
+            events=[SiteEvent(kind="training", number=3, state="local_training", at=1.0)],
+            progress="step 12 of 40",
+        )
+    ),
     "site without noise": render.site_card(site(epsilon=None, budget=None, status="done")),
     "thousand sites": render.federation_card(
         federation(sites=1000),
@@ -255,6 +261,7 @@ def test_sites_with_problems_come_first():
         ("federation", "epsilon 1.25 of 8 spent at delta 1e-05, in 4 rounds"),
         ("site", "epsilon 1.5 of 3"),
         ("site", "Trying again: breast-cancer"),
+        ("training site", "Training on this site's rows: step 12 of 40"),
         ("site before a run", "Waiting for the owner to open a run"),
         ("stopped site", "Join again to go on"),
         ("preview", "Nothing was sent"),

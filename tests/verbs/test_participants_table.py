@@ -136,5 +136,5 @@ def test_a_floor_is_told_in_words():
     )
     words = policy_words(policy)
     assert len(words) == 8
-    assert filter_words(policy)[0].startswith("gradient_clip:max_norm=1.0")
+    assert filter_words(policy) == ["gradient_clip:max_norm=1.0"]
     assert policy_words(SitePolicy()) == []

@@ -14,7 +14,7 @@ def filter_words(policy: SitePolicy) -> list[str]:
 
 def _filter(settings: dict[str, object]) -> str:
     kind = str(settings.pop("type"))
-    given = ",".join(f"{name}={value}" for name, value in settings.items())
+    given = ",".join(f"{name}={value}" for name, value in settings.items() if value is not False)
     return f"{kind}:{given}" if given else kind
 
 

@@ -239,6 +239,7 @@ class SiteRun:
             seed_place=zlib.crc32(self.site.encode()),
             should_stop=self._stop.is_set,
             on_score=self._scored,
+            on_progress=self._stepped,
         )
         return Worker(
             SitePort(self._client, self),
@@ -319,6 +320,7 @@ class SiteRun:
                 kind=kind, number=event.number, state=event.state, detail=event.detail, at=event.at
             )
             changes: dict[str, Any] = {"events": [*self._view.events, told][-_EVENTS_SHOWN:]}
+            changes["progress"] = None
             if event.state == "completed":
                 changes["updates_sent"] = self._view.updates_sent + 1
                 self._last_round_at = time.monotonic()
@@ -326,6 +328,9 @@ class SiteRun:
             self._view = self._view.model_copy(update=changes)
         if event.state == "declined_policy" and not self._many:
             self._declined = event.detail or "The site's policy speaks against the run."
+
+    def _stepped(self, done: int, steps: int) -> None:
+        self._note(progress=f"step {done} of {steps}")
 
     def _scored(self, number: int, score: Score, loss: float) -> None:
         entry = SiteScore(number=number, loss=loss, score=score)

@@ -255,6 +255,11 @@ def join(line: Line) -> VerbCall:
         complete=completers.words("record", "client"),
         help="budget: of whose data, one row or one site; record when left out",
     ),
+    argument(
+        "--wait",
+        action="store_true",
+        help="open: wait until all who are invited, or --quorum of them, have joined",
+    ),
     argument("--resume", action="store_true", help="open: go on with the newest stopped run"),
     argument("--background", action="store_true", help="give the prompt back at once"),
     summary=(

@@ -78,7 +78,8 @@ def runs_card(runs: Sequence[Run]) -> Card:
 def _headline(run: Run, report: RunReport) -> Line:
     sites = plural(len(run.plan.sites), "simulated site" if run.plan.simulated else "site")
     parts = [sites, f"round {run.round}/{run.plan.rounds}"]
-    if run.report is not None:
+    if run.report is not None and report.sites:
+        # Of real sites nobody measures one time and one device.
         parts += [duration(report.elapsed_s), clip(report.device, 40)]
     if not isinstance(run.plan.strategy, FedAvg):
         parts.append(strategy_words(run.plan.strategy))

@@ -118,8 +118,8 @@ def invitations_card(
     for site, command, token in lines[:_SHOWN]:
         document.append(Line.of(Strong(clip(site, 60)), " runs ", Code(command)))
         if not shown:
-            who = "As another user of this computer" if same_user else "There, in a shell"
-            document.append(Line.of(f"{who}, before Jupyter starts:"))
+            where = "Its script (--export) instead" if same_user else "There, before Jupyter"
+            document.append(Line.of(f"{where}, in a shell:"))
             # A line each: a token that is broken in two is none.
             document += [Line.of(Code(each.format(token=token))) for each in setting]
     if len(lines) > _SHOWN:
@@ -198,7 +198,10 @@ def _readiness(federation: Federation, preflight: Preflight | None) -> list[Bloc
                         Code(f"%ts_join {name} --data df --target COLUMN"))
             ]  # fmt: skip
         if not any(site.problems for site in preflight.sites):
-            return [Line.of("Not ready yet: a run waits for more sites to join.")]
+            return [
+                Line.of("Not everybody has joined. Start a run when they have: ",
+                        Code(f"%ts_federations {name} open --wait"))
+            ]  # fmt: skip
         return [Line.of("Not ready: the tables above do not fit together.")]
     found = preflight.signature
     agreed = ""
@@ -265,7 +268,8 @@ def _state_lines(view: SiteView) -> list[Block]:
         return [Line.of(f"Done: run {clip(view.run or '', 60)} is over.")]
     if last is None:
         return [Line.of("The table is described. Waiting for the owner to open a run.")]
-    said = f": {clip(last.detail, 300)}" if last.detail else ""
+    more = last.detail or view.progress
+    said = f": {clip(more, 300)}" if more else ""
     return [Line.of(f"{_DOING[last.state].capitalize()}{said}")]
 
 
@@ -336,8 +340,6 @@ def preview_card(found: SitePreview) -> Card:
         _update_table(found),
         facts("With it", [("numbers", clip(", ".join(found.metrics), 600))]),
     ]
-    if found.filters:
-        document.append(Line.of(f"This site's own filters: {clip('; '.join(found.filters), 400)}"))
     floor = " ".join(found.policy) if found.policy else "none; --min-noise and others set one."
     document += [
         Line.of("This site's floor: ", floor),

@@ -81,10 +81,7 @@ def platform_fold(run: Run) -> Fold:
             "Of each site, every round: the change of the network's weights, with the number of "
             "rows and the training loss."
         ),
-        Line.of(
-            "Of the owner, who announced the run: the columns' names and categories, a hash of the "
-            "table, and what this card shows, the scores and each site's rows by class."
-        ),
+        Line.of(_owner_words(run)),
         Line.of("Never a row, and no smallest or largest value of a column."),
         Line.of(seen_words(run)),
     ]
@@ -93,6 +90,18 @@ def platform_fold(run: Run) -> Fold:
         total = f"{plural(known.rows, 'row')} of {plural(known.sites, 'site')}"
         lines.append(Line.of(f"The means and variances that it keeps are of {total}."))
     return Fold("What the platform could see", tuple(lines))
+
+
+def _owner_words(run: Run) -> str:
+    if not run.plan.simulated:
+        return (
+            "Of each site's own data before and after: the columns' names and categories, and the "
+            "scores on the rows it holds out, with their number."
+        )
+    return (
+        "Of the owner, who announced the run: the columns' names and categories, a hash of the "
+        "table, and what this card shows, the scores and each site's rows by class."
+    )
 
 
 def _statistics_words(run: Run) -> str:

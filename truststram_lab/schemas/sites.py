@@ -46,6 +46,7 @@ class SiteView(Schema):
         epsilon: what this run has spent of the site's data, None where nothing is guaranteed;
             ``budget`` is what all its rounds together will have spent.
         events: the newest states, oldest first.
+        progress: of the training that goes on now, in a few words.
     """
 
     federation: str
@@ -69,6 +70,7 @@ class SiteView(Schema):
     scores: list[SiteScore] = Field(default_factory=list)
     events: list[SiteEvent] = Field(default_factory=list)
     reason: str | None = None
+    progress: str | None = None
     elapsed_s: float = 0.0
 
 

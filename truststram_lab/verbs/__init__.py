@@ -5,7 +5,7 @@ from __future__ import annotations
 from .accounts import doctor, login, logout, where
 from .completion import completion_names
 from .federation import federate, runs
-from .federations import federations
+from .managing import federations
 from .participants import join
 from .platform import sandbox
 from .registry import models

@@ -26,6 +26,8 @@ from .results import RunList, RunReplay, RunSent
 if TYPE_CHECKING:
     import pandas as pd
 
+    from truststram_lab.federated.open_run import OpenRun
+
 __all__ = ["RUN_ACTIONS", "federate", "runs"]
 
 RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay")
@@ -137,7 +139,7 @@ def runs(
     *,
     data: pd.DataFrame | None = None,
     number: int | None = None,
-) -> RunList | Run | FederatedRun | WatchedRun | RunSent | RunReplay:
+) -> RunList | Run | FederatedRun | OpenRun | WatchedRun | RunSent | RunReplay:
     """All runs; with a name, one run; with an action, do that.
 
     Args:
@@ -169,6 +171,12 @@ def runs(
             return mine.stop()
         return WatchedRun(session.client, session.client.runs.stop(name))
     if action == "resume":
+        if not session.client.runs.get(name).plan.simulated:
+            from truststram_lab.federated.open_run import OpenRun
+
+            from .site_view import follow_run
+
+            return follow_run(OpenRun(session.client, session.client.runs.resume(name)))
         mine = session.runs.get(name) or _rebuilt(session, name, data)
         session.runs[name] = mine
         return follow(mine, begin=mine.resume)

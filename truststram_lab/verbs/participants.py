@@ -111,6 +111,8 @@ def join(
         )
         return JoinPreview(found)
     door = find_door(federation, site, token_env)
+    if rounds_of is not None and door.status_of is not None:
+        door.status_of(rounds_of)  # a typo would wait for ever
     joined = _site_run(door, federation, table, train, floor, rounds_of)
     _take_place(joined, door.place)
     return joined.start() if background else follow_site(joined)

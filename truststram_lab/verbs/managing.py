@@ -20,6 +20,7 @@ from .choices import not_an_action
 from .joining import TOKEN_VARIABLE
 from .participant_results import FederationDetail, FederationList, Invitations
 from .site_view import follow_run
+from .waiting_sites import await_sites
 
 if TYPE_CHECKING:
     from truststram_lab.schemas.filters import Filter
@@ -67,6 +68,7 @@ def federations(
     epsilon: float | None = None,
     delta: float | None = None,
     unit: Unit | None = None,
+    wait: bool = False,
     resume: bool = False,
     background: bool = False,
 ) -> FederationList | FederationDetail | Invitations | OpenRun:
@@ -87,6 +89,7 @@ def federations(
             whose updates are clipped to the norm ``clip``.
         epsilon, unit: of the budget.
         delta: of ``dp``, or of the budget.
+        wait: ``open`` waits, live, until all who are invited (or ``quorum`` of them) have joined.
         resume: ``open`` goes on with the federation's newest stopped run.
         background: return at once; the run goes on.
 
@@ -130,7 +133,7 @@ def federations(
             "seed": seed,
         }
         wish = None if dp is None else (dp, delta, unit_of(dp_unit), clip)
-        run = _opened(session, name, positive, wish, terms)
+        run = _opened(session, name, positive, wish, terms, wait=wait)
     return run.start() if background else follow_run(run)
 
 
@@ -140,12 +143,16 @@ def _opened(
     positive: str | None,
     wish: tuple[float, float | None, Unit, float] | None,
     terms: dict[str, Any],
+    *,
+    wait: bool,
 ) -> OpenRun:
     """A run over the sites that have joined, its weights sent and its first round open."""
     client = session.client
     federation = client.federations.get(name)
     _refuse_second(session, federation)
-    preflight = client.federations.preflight(name)
+    preflight = (
+        await_sites(client, name, terms["quorum"]) if wait else client.federations.preflight(name)
+    )
     sites = described_sites(name, preflight, terms["quorum"])
     signature = agreed_signature(preflight, positive)
     privacy = None if wish is None else _client_privacy(*wish, terms["rounds"], len(sites))

@@ -37,6 +37,7 @@ LINES = {
         },
     ),
     "%ts_federations icu open --resume": ("federations", ("icu", "open"), {"resume": True}),
+    "%ts_federations icu open --wait": ("federations", ("icu", "open"), {"wait": True}),
     "%ts_federations icu budget --epsilon 8 --delta 1e-5 --unit client": (
         "federations",
         ("icu", "budget"),
