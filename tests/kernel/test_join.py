@@ -110,7 +110,12 @@ def test_an_interrupt_stops_a_site_and_the_same_cell_goes_on(trained, four):
     assert stopped.error is not None
     assert stopped.error["ename"] == "RunStoppedError"
     assert "join again to go on" in stopped.text
-    left = north.run("import threading; [t.name for t in threading.enumerate()]")
+    north.run(
+        "import threading\n"
+        "for one in threading.enumerate():\n"
+        "    if one.name == 'site icu/north': one.join(2)"
+    )
+    left = north.run("[t.name for t in threading.enumerate()]")
     assert "site icu/north" not in left.text
     again = [north.start(LINE + "north"), south.start(CELL), east.start(LINE + "east")]
     described(owner, 3)

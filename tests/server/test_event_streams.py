@@ -82,7 +82,11 @@ def test_a_runs_stream_tells_its_whole_story_and_ends(finished: Run) -> None:
     assert events[2]["data"]["site"] == "site 1"
     assert events[5]["data"] == {"status": "training"}
     version = ok(finished.owner.get("/api/v1/models/finished/versions/1"))
-    assert events[-2]["data"] == {"number": 2, "weights_sha256": version["weights_sha256"]}
+    assert events[-2]["data"] == {
+        "number": 2,
+        "weights_sha256": version["weights_sha256"],
+        "kind": "training",
+    }
     assert events[-1]["data"] == {"model": "finished", "version": 1}
     assert finished.get()["last_event"] == events[-1]["sequence"]
 

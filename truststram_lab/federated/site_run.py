@@ -87,6 +87,7 @@ class SiteRun:
         self._run, self._many, self._status_of = run, many, status_of
         self._stop = threading.Event()
         self._idle = threading.Event()
+        self._thread: threading.Thread | None = None
         self._idle.set()
         self._lock = threading.Lock()
         self._worker: Worker | None = None
@@ -166,7 +167,10 @@ class SiteRun:
             self._worker = self._new_worker(outbox)
             self._since = time.monotonic()
             self._idle.clear()
-            threading.Thread(target=self._work, name=f"site {self.name}", daemon=True).start()
+            self._thread = threading.Thread(
+                target=self._work, name=f"site {self.name}", daemon=True
+            )
+            self._thread.start()
         except BaseException:
             self._idle.set()
             outbox.close()
@@ -199,7 +203,8 @@ class SiteRun:
     def stop(self) -> SiteRun:
         """Stop within two seconds: nothing is sent afterwards, and nothing stored is lost."""
         self.request_stop()
-        self._idle.wait(_STOP_WAIT_S)
+        if self._idle.wait(_STOP_WAIT_S) and self._thread is not None:
+            self._thread.join(0.1)
         return self
 
     def request_stop(self) -> None:

@@ -32,6 +32,11 @@ def upgrade() -> None:
     ):
         op.add_column("rounds", sa.Column(name, kind, nullable=True))
     op.execute("UPDATE rounds SET training_number = number, next_model_sha256 = result_sha256")
+    # The result of a run that is done was its last round's.
+    op.execute(
+        "UPDATE runs SET result_sha256 = (SELECT result_sha256 FROM rounds WHERE "
+        "rounds.run_id = runs.id ORDER BY number DESC LIMIT 1) WHERE model_version IS NOT NULL"
+    )
     op.add_column("updates", sa.Column("audit", sa.JSON(), nullable=True))
     _site_tables()
     _budget_tables()
