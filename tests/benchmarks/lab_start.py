@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 TITLE = "JupyterLab's start"
-PAIRS = 20
+PAIRS = 8
 
 #: Notes when the application was ready, in ms since the navigation began.
 _READY = """
