@@ -256,7 +256,7 @@ def test_a_mixed_update_is_refused() -> None:
 
 def test_a_list_instead_of_a_dict_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="delta is a list"):
-        apply_filters([np.ones(3)], [])  # type: ignore[arg-type]  # what a beginner passes
+        apply_filters([np.ones(3)], [])  # what a beginner passes
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

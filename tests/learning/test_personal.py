@@ -49,7 +49,7 @@ def test_the_pull_is_the_gradient_of_the_penalty(at: State, anchor: State, mu: f
         for name, tensor in tensors.items()
     )
     assert isinstance(loss, torch.Tensor)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert proximal_penalty(at, anchor, mu) == pytest.approx(loss.item(), rel=1e-12)
     for name, tensor in tensors.items():
         assert tensor.grad is not None

@@ -53,7 +53,7 @@ def test_a_record_plan_meets_its_budget_from_below(epsilon: float) -> None:
 
 def test_more_rounds_need_more_noise_and_a_smaller_cohort_less() -> None:
     def noise(**changes: float) -> float:
-        found = plan(3, DELTA, **{"rounds": 10, "sites": 50, **changes}).plan  # type: ignore[arg-type]
+        found = plan(3, DELTA, **{"rounds": 10, "sites": 50, **changes}).plan
         assert isinstance(found, ClientPlan)
         return found.noise_multiplier
 
@@ -102,7 +102,7 @@ def test_noise_to_signal_falls_with_sites_rows_and_epsilon_and_rises_with_the_mo
 def test_a_plan_that_cannot_be_says_why(wrong: dict[str, float], sentence: str) -> None:
     common: dict[str, float] = {"epsilon": 3, "delta": DELTA, "rounds": 10, "sites": 5}
     with pytest.raises(InvalidInputError, match=sentence):
-        plan(**{**common, **wrong})  # type: ignore[arg-type]
+        plan(**{**common, **wrong})
 
 
 PLANS: list[PrivacyPlan] = [

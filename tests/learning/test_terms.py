@@ -230,7 +230,7 @@ def test_a_second_optimizer_of_the_same_weights_goes_on() -> None:
 
 def test_frozen_weights_stay_where_they_are() -> None:
     module = network()
-    module[0].requires_grad_(False)  # type: ignore[operator, index]
+    module[0].requires_grad_(False)
     with local_terms(START, pull=0.5, anchor=OTHER):
         optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
         module(torch.ones(8, 4, dtype=torch.float64)).square().sum().backward()
@@ -301,7 +301,7 @@ def test_a_step_that_computes_its_own_gradients_is_refused() -> None:
 def test_a_step_that_scales_its_own_gradients_is_refused() -> None:
     module = network()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    optimizer.grad_scale = torch.ones(1)  # type: ignore[attr-defined]
+    optimizer.grad_scale = torch.ones(1)
     with (
         pytest.raises(InvalidInputError, match="build it with fused=False"),
         local_terms(START, pull=0.1),
@@ -332,6 +332,6 @@ def test_terms_of_another_model_are_refused_before_training(field: str) -> None:
     del other["3.bias"]
     with (
         pytest.raises(InvalidInputError, match=rf"The {field} has none for array '3\.bias'"),
-        local_terms(START, pull=0.1, **{field: other}),  # type: ignore[arg-type]
+        local_terms(START, pull=0.1, **{field: other}),
     ):
         fit(START)

@@ -23,12 +23,12 @@ def main(home: Path, run_id: str) -> None:
     drawn = Closing._noise
 
     def noise_then_die(self: Closing, *arguments: object) -> str | None:
-        found = drawn(self, *arguments)  # type: ignore[arg-type]
+        found = drawn(self, *arguments)
         assert found is not None
         os.kill(os.getpid(), signal.SIGKILL)
         return found
 
-    Closing._noise = noise_then_die  # type: ignore[method-assign]
+    Closing._noise = noise_then_die
     engine, blobs = open_engine(settings.url), BlobStore(settings.blobs)
     Advancer(engine, blobs, settings, lambda *_: None).advance(run_id)
 

@@ -27,4 +27,4 @@ def _load_jupyter_server_extension(serverapp: ServerApp) -> None:
     # A base URL is text, whatever characters a user's name brings into it.
     root = re.escape(serverapp.base_url.rstrip("/"))
     handlers = [(f"{root}/truststram/{path}", *rest) for path, *rest in routes]
-    serverapp.web_app.add_handlers(".*$", handlers)  # type: ignore[no-untyped-call]  # Jupyter's own
+    serverapp.web_app.add_handlers(".*$", handlers)

@@ -103,12 +103,12 @@ class TutorialHandler(APIHandler):
             raise NotFoundError(f"No tutorial is named {name!r}; {way}", name=name, choices=near)
         path = f"{name}.ipynb"
         contents = self.contents_manager
-        exists = contents.file_exists(path)  # type: ignore[no-untyped-call]  # Jupyter's own
+        exists = contents.file_exists(path)
         if not await ensure_async(exists):
             content = await asyncio.to_thread(known[name].read)
             model = {"type": "notebook", "format": "json", "content": content}
             try:
-                saved = contents.save(model, path)  # type: ignore[no-untyped-call]  # Jupyter's own
+                saved = contents.save(model, path)
                 await ensure_async(saved)
             except (web.HTTPError, OSError) as error:
                 raise PlatformError(

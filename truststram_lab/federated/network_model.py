@@ -94,7 +94,11 @@ class NetworkModel(nn.Module):
     @property
     def inputs(self) -> int | None:
         """The number of columns it takes; None before the first data or weights."""
-        return self.layers[0].in_features if len(self.layers) else None  # type: ignore[return-value]  # the first layer is made by build
+        if not len(self.layers):
+            return None
+        first = self.layers[0]
+        assert isinstance(first, nn.Linear)  # build begins with one
+        return first.in_features
 
     def build(self, inputs: int) -> NetworkModel:
         """Make the weights for rows of ``inputs`` columns; the same seed gives the same ones."""
