@@ -132,3 +132,45 @@ def test_any_row_is_refused_or_can_be_encoded(change: dict[str, Any]) -> None:
         json.dumps(error.to_problem())
         return
     assert np.isfinite(TableEncoder(SIGNATURE, STATISTICS).encode_rows([row])).all()
+
+
+NESTED = Signature(
+    columns=[
+        Column(name="amount", kind="numeric"),
+        Column(name="user.age", kind="numeric"),
+        Column(name="user.home.town", kind="categorical", categories=["x", "y"]),
+    ],
+    target="fraud",
+    classes=["no", "yes"],
+    positive_class="yes",
+)
+
+
+def test_nested_objects_are_columns_with_dots_in_their_names() -> None:
+    nested = {"user": {"home": {"town": "y"}, "age": 71}, "amount": 2.5}
+    found = validate_row(nested, NESTED)
+    assert found == {"amount": 2.5, "user.age": 71, "user.home.town": "y"}
+    assert list(found) == [column.name for column in NESTED.columns]
+    assert validate_row({**found}, NESTED) == found
+
+
+@pytest.mark.parametrize(
+    ("user", "sentence"),
+    [
+        ({"age": 1, "home": {}}, "'user.home' is an empty object; .* 'user.home.town'"),
+        ({"age": {"years": 1}, "home": {"town": "x"}}, "'user.age' is {'years': 1}, of type dict"),
+        ({"age": 1, "home": {"town": "x", "street": "s"}}, "user.home.street"),
+        ({"age": 1, "home.town": "x", "home": {"town": "x"}}, "'user.home.town' comes twice"),
+    ],
+)
+def test_a_wrong_nested_value_is_named_by_its_path(user: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidInputError, match=sentence):
+        validate_row({"amount": 1.0, "user": user}, NESTED)
+
+
+def test_a_row_nested_without_end_is_refused() -> None:
+    deep: dict[str, Any] = {"a": 1}
+    for _ in range(2_000):
+        deep = {"a": deep}
+    with pytest.raises(InvalidInputError, match="nested deeper than 10 levels"):
+        validate_row({"amount": 1.0, "user": deep}, NESTED)

@@ -271,3 +271,14 @@ def test_the_result_of_a_federation_is_registered_but_not_deployed(serving: Serv
     assert done["deployed"] is False
     assert ok(run.owner.get("/api/v1/models/team/versions/latest"))["sequence"] == 1
     assert ok(run.owner.get("/api/v1/deployments"))["items"] == []
+
+
+def test_a_device_names_the_organisation_of_its_credential(serving: ServeProcess) -> None:
+    owner = serving.client(serving.set_up())
+    ok(owner.post("/api/v1/federations", json={"name": "icu"}))
+    invited = ok(owner.post("/api/v1/federations/icu/invite", json={"participants": ["north"]}))
+    site = serving.client(invited[0]["token"])
+    body = {"device_identifier": "north-1", "org_id": "default", "platform": "python"}
+    assert ok(site.post("/api/v1/devices/register", json=body))["id"]
+    wrong = site.post("/api/v1/devices/register", json={**body, "org_id": "org_123"})
+    assert "set org_id to 'default'" in refused(wrong, 403, "forbidden")["detail"]

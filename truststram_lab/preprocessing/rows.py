@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,12 +12,57 @@ from ..learning.columns import check_columns, is_missing
 from ..schemas.serving import Scalar
 from ..schemas.tables import Column, Signature
 
-__all__ = ["validate_row"]
+__all__ = ["flat_row", "validate_row"]
+
+#: Levels of nesting that a row may have; deeper is no row of a table.
+_MOST_LEVELS = 10
+
+
+def flat_row(row: Mapping[str, Any], signature: Signature) -> Mapping[str, Any]:
+    """The row with its nested objects as columns: ``user.age`` for ``{"user": {"age": 71}}``.
+
+    A column of that very name is left to its own check. A flat row is returned as it is.
+
+    Raises:
+        InvalidInputError: two values have one name, an object is empty, or there are too many
+            levels.
+    """
+    if not any(isinstance(value, Mapping) for value in row.values()):
+        return row
+    own = {column.name for column in signature.columns}
+    flat: dict[str, Any] = {}
+    for name, value in _leaves(row, own, "", _MOST_LEVELS):
+        if name in flat:
+            raise InvalidInputError(
+                f"{name!r} comes twice, once with a dot in its name and once nested; give it once.",
+                field=name,
+            )
+        flat[name] = value
+    return flat
+
+
+def _leaves(
+    row: Mapping[str, Any], own: set[str], prefix: str, levels: int
+) -> Iterator[tuple[str, Any]]:
+    for key, value in row.items():
+        name = f"{prefix}{key}"
+        if not isinstance(value, Mapping) or name in own:
+            yield name, value
+            continue
+        if not value or levels <= 1:
+            fact = "an empty object" if not value else f"nested deeper than {_MOST_LEVELS} levels"
+            raise InvalidInputError(
+                f"{name!r} is {fact}; give the columns themselves, for example "
+                f"{next((column for column in sorted(own) if column.startswith(name)), name)!r}.",
+                field=name,
+            )
+        yield from _leaves(value, own, f"{name}.", levels - 1)
 
 
 def validate_row(row: Mapping[str, Any], signature: Signature) -> dict[str, Scalar]:
     """The row as plain Python values, in the signature's order of columns.
 
+    Nested objects are columns with dots in their names, see ``flat_row``.
     A missing value is None; it is legal only in a nullable column. Numbers are finite;
     a boolean column takes true, false, 0 and 1; a category is given as its text.
 
@@ -26,6 +71,7 @@ def validate_row(row: Mapping[str, Any], signature: Signature) -> dict[str, Scal
             not finite, missing or no known category. ``field`` is the column, ``choices``
             the nearest valid names or values.
     """
+    row = flat_row(row, signature)
     check_columns(row.keys(), signature)
     return {column.name: _value(row[column.name], column) for column in signature.columns}
 

@@ -81,7 +81,7 @@ def build_services(settings: Settings) -> Services:
         lifecycle=lifecycle,
         accounts=accounts_service,
         registry=registry_service,
-        federation=FederationService(engine, accounts_service),
+        federation=FederationService(engine, accounts_service, settings),
         preflight=PreflightService(engine, presence),
         budgets=BudgetsService(engine),
         personal=PersonalService(engine, blobs),

@@ -17,6 +17,7 @@ from truststram_lab.exceptions import (
 from truststram_lab.schemas.accounts import Device, DeviceRegistration
 from truststram_lab.schemas.base import Page
 from truststram_lab.schemas.federation import CreateFederation, Federation, Invitation, Invite
+from truststram_lab.server.settings import Settings
 from truststram_lab.server.stores import outbox
 from truststram_lab.server.stores.engine import reading, writing
 from truststram_lab.server.stores.ids import new_id, timestamp
@@ -36,9 +37,10 @@ _KEPT_CREDENTIALS = 7
 class FederationService:
     """Who trains together."""
 
-    def __init__(self, engine: Engine, accounts: AccountsService) -> None:
+    def __init__(self, engine: Engine, accounts: AccountsService, settings: Settings) -> None:
         self._engine = engine
         self._accounts = accounts
+        self._settings = settings
 
     def list_federations(
         self, organisation_id: str, *, limit: int, cursor: str | None, search: str | None
@@ -166,10 +168,13 @@ class FederationService:
     def register(self, principal: Principal, request: DeviceRegistration) -> Device:
         """The device of this site with that identifier, made if there is none.
 
+        A sandbox is one user's: whatever organisation a device names, it means that user's.
+
         Raises:
-            PermissionDeniedError: the credential is of another organisation.
+            PermissionDeniedError: a standing platform's credential is of another organisation.
         """
-        if request.org_id not in (principal.organisation, principal.organisation_id):
+        own = (principal.organisation, principal.organisation_id)
+        if self._settings.standing and request.org_id not in own:
             raise PermissionDeniedError(
                 f"This credential belongs to organisation {principal.organisation!r}, not "
                 f"{request.org_id!r}; set org_id to {principal.organisation!r}."
