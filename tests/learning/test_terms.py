@@ -18,9 +18,10 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda weights: torch.optim.SGD(weights, lr=0.05),
     "momentum": lambda weights: torch.optim.SGD(weights, lr=0.05, momentum=0.9, nesterov=True),
     "decay": lambda weights: torch.optim.SGD(weights, lr=0.05, weight_decay=0.1),
-    "adam": lambda weights: torch.optim.Adam(weights, lr=0.01),
-    "adamw": lambda weights: torch.optim.AdamW(weights, lr=0.01, foreach=True),
-    "rmsprop": lambda weights: torch.optim.RMSprop(weights, lr=0.01),
+    # A bias before a batch norm has no gradient but rounding, which a small eps magnifies.
+    "adam": lambda weights: torch.optim.Adam(weights, lr=0.01, eps=0.1),
+    "adamw": lambda weights: torch.optim.AdamW(weights, lr=0.01, eps=0.1, foreach=True),
+    "rmsprop": lambda weights: torch.optim.RMSprop(weights, lr=0.01, eps=0.1),
 }
 Extra = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
 

@@ -127,5 +127,6 @@ def test_a_platform_serves_its_own_description(platform: PlatformProcess) -> Non
     served = ok(platform.client().get("/api/v1/openapi.json"))
     assert "/api/v1/endpoints/{ref}/predict" in served["paths"]
     assert "/api/v1/setup" not in served["paths"]
+    described = describe("test")["paths"]
     for path, operations in served["paths"].items():
-        assert operations == describe("test")["paths"][path]
+        assert operations == described[path]
