@@ -58,6 +58,21 @@ def test_a_run_ends_with_the_whole_comparison(whole_run):
     assert report.pooled.accuracy > 0.9
 
 
+def test_a_card_of_the_same_revision_reads_the_same_but_for_the_time(shared_session):
+    run = verbs.federate("breast-cancer", name="revised", rounds=3, clients=2, background=True)
+    said: dict[object, set[str]] = {}
+    while run.active:
+        revision = run.revision()
+        words = run.live_card().text.partition("\n")[2]
+        if run.revision() == revision:
+            said.setdefault(revision, set()).add(words)
+        time.sleep(0.01)
+    assert {len(words) for words in said.values()} == {1}
+    assert len(said) > 3
+    settled = run.revision()
+    assert run.revision() == settled
+
+
 def test_the_platform_holds_what_the_kernel_shows(whole_run):
     client = sessions.require("testing").client
     stored = client.runs.get(whole_run.name)

@@ -70,6 +70,26 @@ assert asked < 50, asked
     ]
 
 
+def test_no_card_is_made_while_nothing_is_new_and_the_last_one_is_the_whole_card(notebook):
+    cell = notebook.run("""
+made, revision = [], 0
+def live():
+    made.append(revision)
+    return Card(f"live {revision}")
+view = LiveView(lambda: Card("whole"), live=live, revision=lambda: revision)
+view.show()
+view.refresh(force=True)
+revision = 1
+view.refresh(force=True)
+view.refresh(force=True)
+print(made)
+view.close()
+""")
+    shown = [o["data"]["text/plain"] for o in cell.outputs if "data" in o]
+    assert shown == ["whole"]
+    assert "[0, 1]" in cell.text
+
+
 def test_the_button_stops_what_keeps_the_kernel_busy_and_nothing_of_it_is_saved(notebook):
     key = notebook.start("""
 stopped = threading.Event()

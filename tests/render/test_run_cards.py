@@ -5,7 +5,7 @@ import re
 import card_examples as ex
 from card_reading import words_of
 
-from truststram_lab.render import Card, run_card, runs_card
+from truststram_lab.render import FOLD_MARK, Card, live_run_card, run_card, runs_card
 from truststram_lab.render.numbers import count, percent, share, size
 from truststram_lab.render.sites import MOST_SITES, sites_shown
 from truststram_lab.schemas.federation import RoundReport, Split
@@ -18,6 +18,13 @@ def both(card: Card) -> list[str]:
 def test_the_headline_says_what_where_how_far_and_how_long():
     for said in both(run_card(ex.run())):
         assert said.startswith("breast-cancer, 5 simulated sites, round 10/10, 14 s, cpu")
+
+
+def test_a_live_card_is_the_card_without_what_is_folded_and_without_data():
+    card, live = run_card(ex.run()), live_run_card(ex.run())
+    assert card.html.startswith(live.html.removesuffix("</div>") + "<details")
+    assert card.text.startswith(live.text + f"\n\n{FOLD_MARK}")
+    assert set(live.bundle()) == {"text/html", "text/plain"}
 
 
 def test_every_number_of_the_report_is_visible():

@@ -80,6 +80,24 @@ def test_a_row_puts_its_cell_into_the_notebook(lab, panel):
     lab.picture("panel-inserted")
 
 
+def test_a_deployment_says_by_which_alias_it_was_named(lab, panel):
+    lab.run(
+        "from truststram_lab import TrustStramClient\n"
+        "with TrustStramClient() as client:\n"
+        "    client.models.set_alias('shown', 'champion', 1)\n"
+        "    made = client.deployments.create('shown@champion')",
+        wait=True,
+    )
+    words = "Deployment shown, serves shown:1 (deployed as shown@champion), ready"
+    row(panel, words).wait_for()
+    lab.picture("panel-alias")
+
+
+def test_the_panel_reads_no_event_from_before_it_was_opened(traffic):
+    opened = [each for each in traffic if "/events?" in each and "stream=org" in each]
+    assert "after=latest" in opened[0]
+
+
 def test_the_panel_is_walked_with_arrow_keys(lab, panel):
     panel.get_by_role("row").first.focus()
     heard = [lab.page.evaluate("document.activeElement.ariaLabel")]

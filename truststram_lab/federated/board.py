@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from truststram_lab.schemas.federation import RoundReport, Run, RunReport, Score, SiteReport
@@ -49,11 +51,12 @@ class Board:
         }
         self._elapsed_s = former.elapsed_s
         self._clock_since: float | None = None
-        self.progress: str | None = None
+        self._progress: str | None = None
+        self._changes = 0
 
     def start_clock(self) -> None:
         """Count time from now; connections made from now on count their bytes from zero."""
-        with self._lock:
+        with self._changing():
             self._clock_since = time.monotonic()
             self._bytes_before = {
                 name: (site.sent_bytes, site.received_bytes) for name, site in self._sites.items()
@@ -61,14 +64,14 @@ class Board:
 
     def stop_clock(self) -> None:
         """Time stands still from now on."""
-        with self._lock:
+        with self._changing():
             self._elapsed_s = self._elapsed_now()
             self._clock_since = None
-            self.progress = None
+            self._progress = None
 
     def site(self, name: str, status: str, *, sent: int = 0, received: int = 0) -> None:
         """A site's state, and the bytes its socket has carried since the clock was started."""
-        with self._lock:
+        with self._changing():
             before_sent, before_received = self._bytes_before[name]
             self._update(
                 name,
@@ -79,18 +82,18 @@ class Board:
 
     def all_sites(self, status: str) -> None:
         """Give every site one state."""
-        with self._lock:
+        with self._changing():
             for name in self._sites:
                 self._update(name, status=status)
 
     def device(self, name: str) -> None:
         """The torch device that this kernel trains on; known once torch is loaded."""
-        with self._lock:
+        with self._changing():
             self._fixed["device"] = name
 
     def round_opened(self, pushed: list[str]) -> None:
         """A round begins, or goes on with the sites that have pushed already."""
-        with self._lock:
+        with self._changing():
             for name in self._sites:
                 self._update(name, status="pushed" if name in pushed else "waiting")
 
@@ -101,7 +104,7 @@ class Board:
 
     def round_scored(self, number: int, evaluated: Evaluated) -> None:
         """The global model after training round ``number``; once a round."""
-        with self._lock:
+        with self._changing():
             if all(entry.number != number for entry in self._history):
                 self._history.append(
                     RoundReport(
@@ -112,17 +115,17 @@ class Board:
 
     def alone(self, name: str, score: Score) -> None:
         """What one site gets by itself."""
-        with self._lock:
+        with self._changing():
             self._update(name, alone=score)
 
     def pooled(self, score: Score) -> None:
         """What all rows in one place would get."""
-        with self._lock:
+        with self._changing():
             self._pooled = score
 
     def privacy(self, found: RunPrivacy | None) -> None:
         """What the run has spent of its owner's privacy budget so far."""
-        with self._lock:
+        with self._changing():
             self._privacy = found
 
     def report(self) -> RunReport:
@@ -139,10 +142,32 @@ class Board:
             )
 
     @property
+    def progress(self) -> str | None:
+        """What this kernel is doing at the moment, in a few words."""
+        return self._progress
+
+    @progress.setter
+    def progress(self, words: str) -> None:
+        with self._changing():
+            self._progress = words
+
+    @property
+    def revision(self) -> tuple[int, int]:
+        """Another one after every change, and after every second that the clock runs."""
+        with self._lock:
+            return self._changes, int(self._elapsed_now())
+
+    @property
     def spending(self) -> RunPrivacy | None:
         """What the run has spent so far; None without privacy."""
         with self._lock:
             return self._privacy
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with self._lock:
+            self._changes += 1
+            yield
 
     def _elapsed_now(self) -> float:
         running = 0.0 if self._clock_since is None else time.monotonic() - self._clock_since

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from truststram_lab.render import Card, run_card
+from truststram_lab.render import Card, LiveCard, live_run_card, run_card
 from truststram_lab.schemas.federation import Run
 
 if TYPE_CHECKING:
@@ -64,6 +64,15 @@ class RunHandle(ABC):
     def card(self) -> Card:
         """The run's card, as static HTML and text."""
         return run_card(self.snapshot())
+
+    def live_card(self) -> LiveCard:
+        """What is shown in the card's place while the run goes on."""
+        return live_run_card(self.snapshot())
+
+    def revision(self) -> object:
+        """Another one whenever the card would tell something new."""
+        run = self._run
+        return run.last_event, run.updated_at, run.status
 
     @abstractmethod
     def request_stop(self) -> None:

@@ -17,7 +17,7 @@ from truststram_lab.exceptions import (
 from truststram_lab.learning import weights
 from truststram_lab.learning.training import Stopped, initial_state
 from truststram_lab.preprocessing import encoded_width
-from truststram_lab.render import Card, run_card
+from truststram_lab.render import Card, LiveCard, live_run_card, run_card
 from truststram_lab.schemas.federation import CreateRun, LocalTraining, Run
 from truststram_lab.schemas.run_privacy import RunPrivacy
 
@@ -61,6 +61,8 @@ class FederatedRun(RunHandle):
             prepared,
             majority_share=self._comparison.majority_share(),
         )
+        #: how often the platform's view of the run was taken in
+        self._seen = 0
         # Not Thread.join: an interrupt inside it can make a living thread look ended.
         self._idle = threading.Event()
         self._idle.set()
@@ -139,6 +141,14 @@ class FederatedRun(RunHandle):
         """The run's card, as static HTML and text."""
         return run_card(self.snapshot(), progress=self._board.progress, spending=self.spending)
 
+    def live_card(self) -> LiveCard:
+        """What is shown in the card's place while the run goes on."""
+        return live_run_card(self.snapshot(), progress=self._board.progress, spending=self.spending)
+
+    def revision(self) -> object:
+        """Another one whenever the card would tell something new, and every second."""
+        return self._seen, self._board.revision
+
     # Going, waiting, stopping ------------------------------------------------------
 
     def start(self) -> FederatedRun:
@@ -210,7 +220,7 @@ class FederatedRun(RunHandle):
         if run.status in ("statistics", "training"):
             # Its kernel is gone or elsewhere; taking it over begins with a clean stop.
             run = self._client.runs.stop(self.name)
-        self._run = self._client.runs.resume(self.name) if run.status == "stopped" else run
+        self._saw(self._client.runs.resume(self.name) if run.status == "stopped" else run)
         return self.start()
 
     def stopped_error(self) -> RunStoppedError:
@@ -251,10 +261,11 @@ class FederatedRun(RunHandle):
 
     def _saw(self, run: Run) -> None:
         self._run = run
+        self._seen += 1
 
     def _settle_stop(self) -> None:
         """Make the platform agree that the run is stopped, and keep what was measured."""
         run = self._client.runs.get(self.name)
         if run.status in ("statistics", "training"):
             run = self._client.runs.stop(self.name)
-        self._run = self._client.runs.report(self.name, self._board.report())
+        self._saw(self._client.runs.report(self.name, self._board.report()))

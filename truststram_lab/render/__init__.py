@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .accounts import doctor_card, identity_card, notice_card, sandbox_card, where_card
-from .card import Card
-from .federation import run_card, runs_card
+from .card import Card, LiveCard
+from .federation import live_run_card, run_card, runs_card
 from .participants import (
     federation_card,
     federations_card,
@@ -21,6 +21,7 @@ from .text import FOLD_MARK
 __all__ = [
     "FOLD_MARK",
     "Card",
+    "LiveCard",
     "adds_up",
     "deployments_card",
     "doctor_card",
@@ -28,6 +29,7 @@ __all__ = [
     "federations_card",
     "identity_card",
     "invitations_card",
+    "live_run_card",
     "model_card",
     "models_card",
     "notice_card",

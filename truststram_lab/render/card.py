@@ -11,7 +11,7 @@ from .html import to_html
 from .numbers import plural
 from .text import to_text
 
-__all__ = ["MAX_CARD_BYTES", "MAX_DATA_BYTES", "Card", "make_card", "plain_data"]
+__all__ = ["MAX_CARD_BYTES", "MAX_DATA_BYTES", "Card", "LiveCard", "make_card", "plain_data"]
 
 #: A notebook with a hundred cards should stay a file one can mail.
 MAX_CARD_BYTES = 48_000
@@ -44,6 +44,24 @@ class Card:
     def bundle(self) -> dict[str, object]:
         """The mimebundle: vendor JSON, HTML and text. Never a widget's view."""
         return {self.mime: self.data, "text/html": self.html, "text/plain": self.text}
+
+
+@dataclass(frozen=True)
+class LiveCard:
+    """What stands in a card's place until its result is there: replaced in a moment, so it
+    carries no data, and nothing is folded, which would close under the reader's hand."""
+
+    html: str
+    text: str
+
+    @classmethod
+    def of(cls, document: Document) -> LiveCard:
+        """The live card of a document."""
+        return cls(*_fitting(list(document), MAX_CARD_BYTES))
+
+    def bundle(self) -> dict[str, object]:
+        """The mimebundle: HTML and text."""
+        return {"text/html": self.html, "text/plain": self.text}
 
 
 def make_card(kind: str, document: Document, data: dict[str, Any]) -> Card:

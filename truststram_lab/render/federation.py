@@ -8,7 +8,7 @@ from ..schemas.federation import Run, RunReport
 from ..schemas.run_privacy import RunPrivacy
 from ..schemas.strategies import FedAvg
 from .bars import sparkline
-from .card import Card, make_card, plain_data
+from .card import Card, LiveCard, make_card, plain_data
 from .document import Bar, Block, Code, Column, Line, Strong, Table
 from .numbers import clip, count, duration, moment, plural, share, short_list
 from .privacy import privacy_fold, privacy_lines
@@ -16,7 +16,7 @@ from .run_details import plan_fold, platform_fold, rounds_fold, scores_fold
 from .sites import site_table
 from .strategies import strategy_words
 
-__all__ = ["run_card", "runs_card"]
+__all__ = ["live_run_card", "run_card", "runs_card"]
 
 _BAR_CELLS = 10
 _RUNS_SHOWN = 40
@@ -30,16 +30,9 @@ def run_card(run: Run, *, progress: str | None = None, spending: RunPrivacy | No
         spending: what its owner's ledger says; the report's where left out.
     """
     report = run.report or RunReport()
-    spent: RunPrivacy | None = spending or report.privacy
-    document: list[Block] = [_headline(run, report)]
-    document += _state_lines(run, progress)
-    document += _comparison(run, report)
-    if report.history:
-        document.append(_curve(report))
-    document.append(site_table(run, report))
-    document += privacy_lines(run, spent)
-    document += _result(run)
-    document += [
+    spent = spending or report.privacy
+    document = [
+        *_open(run, progress, spent),
         *rounds_fold(report),
         *scores_fold(run, report),
         *privacy_fold(run, spent),
@@ -50,6 +43,27 @@ def run_card(run: Run, *, progress: str | None = None, spending: RunPrivacy | No
     # The aggregates are kept with the model's version; here they would fill the notebook.
     data.pop("statistics")
     return make_card("run", document, {"run": data, "progress": progress})
+
+
+def live_run_card(
+    run: Run, *, progress: str | None = None, spending: RunPrivacy | None = None
+) -> LiveCard:
+    """What :func:`run_card` shows unfolded, for as long as the run goes on."""
+    report = run.report or RunReport()
+    return LiveCard.of(_open(run, progress, spending or report.privacy))
+
+
+def _open(run: Run, progress: str | None, spent: RunPrivacy | None) -> list[Block]:
+    report = run.report or RunReport()
+    document: list[Block] = [_headline(run, report)]
+    document += _state_lines(run, progress)
+    document += _comparison(run, report)
+    if report.history:
+        document.append(_curve(report))
+    document.append(site_table(run, report))
+    document += privacy_lines(run, spent)
+    document += _result(run)
+    return document
 
 
 def runs_card(runs: Sequence[Run]) -> Card:

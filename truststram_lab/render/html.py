@@ -6,6 +6,7 @@ are used, and nothing depends on a style: code hosts strip them all.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from html import escape
 
 from .bars import NEGATIVE, POSITIVE
@@ -43,6 +44,8 @@ def to_html(document: Document) -> str:
     return f"<div>{''.join(_block(block) for block in document)}</div>"
 
 
+# Of a live card most blocks read as they did a moment ago.
+@lru_cache(maxsize=256)
 def _block(block: Block) -> str:
     if isinstance(block, Line):
         return _line(block)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 from .document import Block, Cell, Code, Document, Fold, Line, Table, inlines
 from .numbers import clean
@@ -32,8 +33,11 @@ def to_text(document: Document) -> str:
 
 def width_of(text: str) -> int:
     """Columns that ``text`` takes in a terminal: wide characters two, combining ones none."""
-    if text.isascii():
-        return len(text)
+    return len(text) if text.isascii() else _width_of(text)
+
+
+@lru_cache(maxsize=1024)
+def _width_of(text: str) -> int:
     return sum(_width(character) for character in text)
 
 
@@ -68,12 +72,14 @@ def _blocks(document: Document, width: int) -> list[str]:
     return lines
 
 
-def _block(block: Block, width: int) -> list[str]:
+# Of a live card most blocks read as they did a moment ago.
+@lru_cache(maxsize=256)
+def _block(block: Block, width: int) -> tuple[str, ...]:
     if isinstance(block, Line):
-        return _line(block, width)
+        return tuple(_line(block, width))
     if isinstance(block, Table):
-        return _table(block, width)
-    return _fold(block, width)
+        return tuple(_table(block, width))
+    return tuple(_fold(block, width))
 
 
 def _line(line: Line, width: int) -> list[str]:
@@ -115,6 +121,8 @@ def _fitted(rows: list[list[str]], aligns: Sequence[str], room: int) -> list[int
     """Widths that fit into ``room``: text gives way before numbers, and words break last."""
     columns = range(len(aligns))
     widths = [max((width_of(row[i]) for row in rows), default=0) for i in columns]
+    if sum(widths) <= room:
+        return widths
     whole = [max((_longest_word(row[i]) for row in rows), default=0) for i in columns]
     for kind, floors in (("left", whole), ("left", None), ("right", None)):
         least = [_LEAST] * len(aligns) if floors is None else floors
@@ -161,9 +169,11 @@ def _newspaper(
 
 def _wrap(text: str, width: int) -> list[str]:
     """``text`` on lines of at most ``width`` columns, broken at spaces where there are any."""
+    if width_of(text) <= width:
+        return [text] if text else []
     lines: list[str] = []
     line = ""
-    for word in text.split(" ") if width_of(text) > width else [text]:
+    for word in text.split(" "):
         joined = f"{line} {word}" if line else word
         if width_of(joined) <= width:
             line = joined

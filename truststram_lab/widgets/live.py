@@ -67,7 +67,9 @@ _LOOK_S = 0.1
 _MOST = 6
 #: a little more than a second, as a message is dated after it was let through
 _SECOND_S = 1.05
-_INTERVAL_S = _SECOND_S / _MOST
+#: More than twice a second a card says something new. Each costs the training a millisecond or
+#: two, as they share the interpreter: more of them would be felt before they were read.
+_INTERVAL_S = 0.4
 
 #: How to stop what a cell waits for, without a button.
 _INTERRUPT = "Stop: Kernel > Interrupt"
@@ -86,6 +88,10 @@ class Watched(Protocol):
     """A run that can be looked at from any thread."""
 
     def card(self) -> Shown: ...
+
+    def live_card(self) -> Shown: ...
+
+    def revision(self) -> object: ...
 
     def snapshot(self) -> Run: ...
 
@@ -111,6 +117,8 @@ class LiveView:
         run: what is shown, if it is a run of the platform. JupyterLab with our extension then
             stops it by way of the Jupyter server, even while the kernel does not answer.
         waits: whether the cell goes on until the view is closed.
+        live: called in the place of ``card`` until the view is closed.
+        revision: gives something that is equal for as long as there is nothing new to show.
     """
 
     def __init__(
@@ -118,11 +126,16 @@ class LiveView:
         card: Callable[[], Shown],
         stop: Callable[[], object] | None = None,
         *,
+        live: Callable[[], Shown] | None = None,
+        revision: Callable[[], object] | None = None,
         hint: str | None = None,
         run: Run | None = None,
         waits: bool = True,
     ) -> None:
         self._card = card
+        self._live = live or card
+        self._revision = revision
+        self._shown_revision: object = None
         self._stop = stop
         words = hint or _INTERRUPT
         self._hint: dict[str, object] = {
@@ -171,7 +184,7 @@ class LiveView:
         threading.Thread(target=self._add_button, name="stop button", daemon=True).start()
 
     def refresh(self, force: bool = False) -> None:
-        """Show the card of this moment, if it reads differently; at most six times a second.
+        """Show the card of this moment, if it reads differently; about twice a second.
 
         Args:
             force: do not mind the rate.
@@ -179,7 +192,7 @@ class LiveView:
         with self._lock:
             now = time.monotonic()
             too_soon = now - self._asked_at < _INTERVAL_S or now - self._sent_at[0] < _SECOND_S
-            if self._state == "open" and (force or not too_soon):
+            if self._state == "open" and (force or not too_soon) and self._is_news():
                 self._publish_card(update=True)
 
     def close(self, next_steps: Shown | None = None) -> None:
@@ -204,8 +217,14 @@ class LiveView:
                 self._button.close()
                 self._button = None
 
+    def _is_news(self) -> bool:
+        return self._revision is None or self._revision() != self._shown_revision
+
     def _publish_card(self, *, update: bool) -> None:
-        bundle = self._card().bundle()
+        if self._revision is not None:
+            # Before the card is made: what changes meanwhile is news to the next one.
+            self._shown_revision = self._revision()
+        bundle = self._live().bundle()
         self._asked_at = time.monotonic()
         seen = bundle.get("text/html", bundle)
         if not update or seen != self._published:
@@ -269,7 +288,15 @@ def view_of(
     if not in_kernel():
         return TerminalView(run)
     stop = getattr(run, "request_stop", None)
-    return LiveView(run.card, stop, hint=hint, run=run.snapshot(), waits=waits)
+    return LiveView(
+        run.card,
+        stop,
+        live=run.live_card,
+        revision=run.revision,
+        hint=hint,
+        run=run.snapshot(),
+        waits=waits,
+    )
 
 
 def follow(run: Watched, active: Callable[[], bool]) -> None:

@@ -99,14 +99,15 @@ export class Api {
    * Follows a stream until it ends or `signal` aborts.
    *
    * `after` is the number of the last event that is known; the platform sends what came later.
+   * After `latest` it says first where that is: `onPlace` is told each number to resume after.
    * Rejects when the connection is lost, so that the caller can resume.
    */
   async follow(
     stream: string,
-    after: number,
+    after: number | 'latest',
     signal: AbortSignal,
     onEvent: (event: IPlatformEvent) => void,
-    onOpen: () => void = () => undefined
+    onPlace: (sequence: number) => void
   ): Promise<void> {
     const lost = new AbortController();
     const stop = (): void => lost.abort();
@@ -114,14 +115,16 @@ export class Api {
     let silence = window.setTimeout(stop, SILENCE_MS);
     try {
       const headers: Record<string, string> = { Accept: 'text/event-stream' };
-      if (after > 0) {
+      const query: Record<string, string> = { stream };
+      if (after === 'latest') {
+        query['after'] = after;
+      } else if (after > 0) {
         headers['Last-Event-ID'] = String(after);
       }
-      const place = 'platform/api/v1/events' + URLExt.objectToQueryString({ stream });
+      const place = 'platform/api/v1/events' + URLExt.objectToQueryString(query);
       const response = await this._request(place, { headers, signal: lost.signal });
       const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
       const parser = new EventParser();
-      onOpen();
       while (reader) {
         const { done, value } = await reader.read();
         if (done) {
@@ -129,7 +132,11 @@ export class Api {
         }
         window.clearTimeout(silence);
         silence = window.setTimeout(stop, SILENCE_MS);
-        parser.push(value).forEach(event => onEvent(JSON.parse(event.data) as IPlatformEvent));
+        const events = parser.push(value);
+        if (parser.lastId) {
+          onPlace(Number(parser.lastId));
+        }
+        events.forEach(event => onEvent(JSON.parse(event.data) as IPlatformEvent));
       }
     } finally {
       window.clearTimeout(silence);

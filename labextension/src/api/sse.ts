@@ -7,7 +7,7 @@ export interface IServerEvent {
 
 /** Turns the pieces of a text/event-stream body into events, wherever it was cut. */
 export class EventParser {
-  /** The number of the last whole event: what to resume after. */
+  /** The last number that was told, with an event or by itself: what to resume after. */
   lastId = '';
 
   /** The events that `piece` completes; a comment gives none. */
@@ -19,11 +19,11 @@ export class EventParser {
     for (const line of lines) {
       if (line !== '') {
         this._field(line);
-      } else if (this._data.length) {
-        this.lastId = this._id;
-        found.push({ id: this._id, type: this._type || 'message', data: this._data.join('\n') });
-        this._clear();
       } else {
+        this.lastId = this._id;
+        if (this._data.length) {
+          found.push({ id: this._id, type: this._type || 'message', data: this._data.join('\n') });
+        }
         this._clear();
       }
     }

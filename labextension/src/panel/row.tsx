@@ -5,7 +5,7 @@ import { clip, count, plural } from '../format';
 import { isActive } from '../store/live';
 import {
   Content,
-  healthWords,
+  deploymentWords,
   IRow,
   modelWords,
   runWords,
@@ -97,7 +97,7 @@ function Words({ content }: { content: Content }): JSX.Element {
       );
     case 'deployment': {
       const { deployment } = content;
-      const rest = `serves ${deployment.model}:${deployment.version}, ${healthWords(deployment)}`;
+      const rest = deploymentWords(deployment);
       return <Two name={deployment.name} rest={rest} mark={deployment.status} />;
     }
     case 'federation': {

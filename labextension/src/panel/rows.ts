@@ -275,13 +275,16 @@ const HEALTH: Record<Deployment['status'], string> = {
   drained: 'asleep, wakes with the next call'
 };
 
-export function healthWords(deployment: Deployment): string {
-  return HEALTH[deployment.status];
+/** What a deployment serves, the alias that it was named by, and its health. */
+export function deploymentWords(deployment: Deployment): string {
+  const { model, version, reference } = deployment;
+  // The alias may have moved since; the deployment stays on its version.
+  const named = reference ? ` (deployed as ${clip(reference, 60)})` : '';
+  return `serves ${model}:${version}${named}, ${HEALTH[deployment.status]}`;
 }
 
 function deploymentRows(deployment: Deployment): Draft[] {
-  const serves = `${deployment.model}:${deployment.version}`;
-  const label = `Deployment ${deployment.name}, serves ${serves}, ${healthWords(deployment)}`;
+  const label = `Deployment ${deployment.name}, ${deploymentWords(deployment)}`;
   const content: Content = { kind: 'deployment', deployment };
   const id = `deployment:${deployment.environment}:${deployment.name}`;
   return [{ id, level: 2, height: TALL, open: null, label, content }];

@@ -41,7 +41,7 @@ export class LiveRuns {
         const onEvent = (event: IPlatformEvent): void => this._take(run.name, event);
         const follower = new Follower(this._api, `run:${id}`, onEvent, run.last_event);
         this._followers.set(id, follower);
-        follower.start();
+        void follower.start();
       }
     }
   }

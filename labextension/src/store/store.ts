@@ -177,13 +177,14 @@ export class PanelStore {
       this._events = this._organisation();
       this.versions.clear();
     }
+    // First where the events begin, then what there is: nothing falls in between.
+    await this._events.start();
     await this._reload(KINDS, false);
     this._backoff.reset();
     this._connection({ phase: 'ready', status, message: '', retryAt: null });
     if (returned) {
       this.say('Connected.');
     }
-    this._events.start();
     this._live.follow(this.runs.listing.items);
     this.versions.forEach((_, model) => void this.loadVersions(model));
   }
@@ -236,7 +237,7 @@ export class PanelStore {
       this.api,
       'org',
       event => this._gather(event),
-      0,
+      'latest',
       error => void this._lost(error)
     );
   }
