@@ -35,6 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@$(PIP) install --quiet --no-deps --target $(VENV)/oracles -r tests/learning/oracles.txt
 	@mkdir -p $(VENV)/share/jupyter/labextensions $(VENV)/etc/jupyter/jupyter_server_config.d
+	@rm -rf $(VENV)/share/jupyter/labextensions/truststram-lab # pip copies the bundle of that moment
 	@ln -sfn "$(CURDIR)/truststram_lab/labextension" $(VENV)/share/jupyter/labextensions/truststram-lab
 	@cp truststram_lab/_jupyter/server-config/*.json $(VENV)/etc/jupyter/jupyter_server_config.d/
 	@touch $@

@@ -83,12 +83,16 @@ def test_a_row_puts_its_cell_into_the_notebook(lab, panel):
 def test_a_deployment_says_by_which_alias_it_was_named(lab, panel):
     lab.run(
         "from truststram_lab import TrustStramClient\n"
+        "from truststram_lab.schemas.registry import CreateVersion\n"
         "with TrustStramClient() as client:\n"
-        "    client.models.set_alias('shown', 'champion', 1)\n"
+        "    first = client.models.version('shown').model_dump()\n"
+        "    same = {k: first[k] for k in CreateVersion.model_fields if k != 'label'}\n"
+        "    second = client.models.create_version('shown', CreateVersion(**same))\n"
+        "    client.models.set_alias('shown', 'champion', second.sequence)\n"
         "    made = client.deployments.create('shown@champion')",
         wait=True,
     )
-    words = "Deployment shown, serves shown:1 (deployed as shown@champion), ready"
+    words = "Deployment shown, serves shown:2 (deployed as shown@champion), ready"
     row(panel, words).wait_for()
     lab.picture("panel-alias")
 
