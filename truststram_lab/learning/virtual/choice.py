@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ...exceptions import InvalidInputError, nearest
 from .task import Client, Task, Trainer
+
+if TYPE_CHECKING:
+    from .loop import LoopTrainer
+    from .vectorized import VectorizedTrainer
 
 __all__ = ["choose"]
 
@@ -37,7 +41,7 @@ def choose(
             that cannot be; the message says why.
     """
     from ..device import best_device
-    from .loop import LoopTrainer
+    from .probe import chunk_of, faster, obstacle
 
     if backend not in _BACKENDS:
         raise InvalidInputError(
@@ -47,5 +51,49 @@ def choose(
         )
     if not len(clients):
         raise InvalidInputError("There are no clients to train; give one or more.")
+    if chunk is not None and chunk < 1:
+        raise InvalidInputError(f"A chunk of {chunk} clients trains nobody; use 1 or more.")
     place = best_device(device)
-    return LoopTrainer(task, clients, place, "Clients train one after another.")
+    if backend == "loop":
+        return _loop(task, clients, place, "that was asked for")
+    why_not = obstacle(task, clients, place)
+    if why_not is not None:
+        if backend == "vectorized":
+            raise InvalidInputError(
+                f"These clients cannot train at once: {why_not}; take backend loop or auto.",
+                field="backend",
+            )
+        return _loop(task, clients, place, why_not)
+    size = chunk_of(task, clients, place) if chunk is None else chunk
+    together = _vectorized(task, clients, place, size)
+    if backend == "vectorized":
+        return together
+    alone = _loop(task, clients, place, "")
+    ratio = faster(together, alone)
+    if ratio < 1.0:
+        return _loop(
+            task,
+            clients,
+            place,
+            f"in a short trial training {together.chunk} at once took {1 / ratio:.1f} times as long",
+        )
+    together.why = (
+        f"Up to {size} clients train at once: in a short trial {ratio:.1f} times as fast as one "
+        "after another."
+    )
+    return together
+
+
+def _loop(task: Task, clients: Sequence[Client], device: str, reason: str) -> LoopTrainer:
+    from .loop import LoopTrainer
+
+    return LoopTrainer(task, clients, device, f"Clients train one after another: {reason}.")
+
+
+def _vectorized(
+    task: Task, clients: Sequence[Client], device: str, chunk: int
+) -> VectorizedTrainer:
+    from .vectorized import VectorizedTrainer
+
+    why = f"Training at once was asked for: up to {chunk} clients."
+    return VectorizedTrainer(task, clients, device, why, chunk)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     #: (input, rate) -> the input with a mask applied
     Drop = Callable[[torch.Tensor, float], torch.Tensor]
 
-__all__ = ["DrawnDropout", "batch_of", "dropout_shapes", "mask_of", "new_order"]
+__all__ = ["DrawnDropout", "batch_of", "dropout_shapes", "dropped", "mask_of", "new_order"]
 
 
 def new_order(rows: int, generator: torch.Generator) -> torch.Tensor:

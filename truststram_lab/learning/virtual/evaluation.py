@@ -58,7 +58,7 @@ def evaluate_all(
             parts = [clients[place] for place in group]
             x = torch.cat([rows_of(part.x, task.dtype, device) for part in parts])
             y = torch.cat([rows_of(part.y, task.dtype, device) for part in parts])
-            outputs = torch.cat([module(rows) for rows in x.split(_ROWS)])
+            outputs = torch.cat([module(rows) for rows in torch.split(x, _ROWS)])
             found += _of_clients(task, group, [len(part) for part in parts], outputs, y)
     module.train()
     return found
@@ -85,7 +85,9 @@ def _of_clients(
     if losses is None:
         means = [
             float(task.loss(some, targets))
-            for some, targets in zip(outputs.split(list(sizes)), y.split(list(sizes)), strict=True)
+            for some, targets in zip(
+                torch.split(outputs, list(sizes)), torch.split(y, list(sizes)), strict=True
+            )
         ]
     else:
         means = _means(losses, sizes)

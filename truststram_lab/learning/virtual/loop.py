@@ -18,7 +18,7 @@ from .optimizers import Stepper
 from .results import check_start, results
 from .task import AdamW, Client, Evaluation, Sgd, Task, Trained, Work, never, rows_of
 
-__all__ = ["LoopTrainer", "row_masks"]
+__all__ = ["LoopTrainer", "drawn_dropouts", "row_masks"]
 
 
 class LoopTrainer:
@@ -37,7 +37,7 @@ class LoopTrainer:
             name: value for name, value in self._module.named_parameters() if value.requires_grad
         }
         x = rows_of(clients[0].x[:1], task.dtype, device)
-        self._dropouts = _dropouts(task.new_module(device), x)
+        self._dropouts = drawn_dropouts(task.new_module(device), x)
 
     def train(
         self,
@@ -113,7 +113,7 @@ class LoopTrainer:
         if isinstance(how, Sgd | AdamW):
             ours = Stepper(how, values)
             return lambda gradients: ours.step(values, gradients)
-        other = how(values)  # type: ignore[arg-type]
+        other = how(values)
 
         def step(gradients: Sequence[torch.Tensor]) -> None:
             for value, gradient in zip(values, gradients, strict=True):
@@ -181,7 +181,7 @@ class LoopTrainer:
         self, weights: Any, x: torch.Tensor, y: torch.Tensor, *masks: torch.Tensor
     ) -> torch.Tensor:
         rest = iter(masks)
-        with DrawnDropout(lambda value, _: value * next(rest)):
+        with DrawnDropout(lambda value, rate: dropped(value, next(rest), rate)):
             outputs = functional_call(self._module, dict(weights), (x.unsqueeze(0),))
         return self.task.loss(outputs, y.unsqueeze(0)).mean()
 
@@ -201,7 +201,7 @@ class LoopTrainer:
         return evaluate_each(states, places, lambda state, place: under(state, [place])[0])
 
 
-def _dropouts(
+def drawn_dropouts(
     module: torch.nn.Module, x: torch.Tensor
 ) -> list[tuple[tuple[int, ...], float]] | None:
     """The dropouts of a pass; None where it draws in a way that ``DrawnDropout`` does not see."""
@@ -224,10 +224,9 @@ def row_masks(
     device: torch.device,
     dtype: str,
 ) -> list[torch.Tensor]:
-    """What dropout multiplies with under DP-SGD, where a mask belongs to a row, not to a place."""
+    """What dropout keeps under DP-SGD, where a mask belongs to a row, not to a place."""
     found = []
     for shape, rate in dropouts:
         drawn = rng.random(rows * int(np.prod(shape, dtype=np.int64))).reshape(rows, *shape)
-        kept = (drawn >= rate) / (1 - rate)
-        found.append(torch.tensor(kept, dtype=getattr(torch, dtype), device=device))
+        found.append(torch.tensor(drawn >= rate, dtype=getattr(torch, dtype), device=device))
     return found

@@ -34,7 +34,7 @@ class ClientStates:
         if clients < 1:
             raise InvalidInputError(f"A store for {clients} clients keeps nothing; use 1 or more.")
         # Offsets a multiple of eight keep every array aligned in every row.
-        self._layout: dict[str, tuple[int, np.dtype, tuple[int, ...]]] = {}  # type: ignore[type-arg]
+        self._layout: dict[str, tuple[int, np.dtype, tuple[int, ...]]] = {}
         size = 0
         for name, array in like.items():
             self._layout[name] = (size, array.dtype, array.shape)
@@ -111,5 +111,5 @@ class ClientStates:
         self.close()
 
 
-def _bytes(dtype: np.dtype, shape: tuple[int, ...]) -> int:  # type: ignore[type-arg]
+def _bytes(dtype: np.dtype, shape: tuple[int, ...]) -> int:
     return int(dtype.itemsize * np.prod(shape, dtype=np.int64))

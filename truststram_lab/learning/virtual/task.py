@@ -123,9 +123,9 @@ class Task:
 
         import torch
 
-        made = copy.deepcopy(self.module) if isinstance(self.module, torch.nn.Module) else None
-        found = self.module() if made is None else made  # type: ignore[operator]
-        return found.to(device=device, dtype=getattr(torch, self.dtype)).train()
+        given = self.module
+        made = copy.deepcopy(given) if isinstance(given, torch.nn.Module) else given()
+        return made.to(device=device, dtype=getattr(torch, self.dtype)).train()
 
     def initial_state(self) -> State:
         """The weights and buffers of the module as it is given or made."""
