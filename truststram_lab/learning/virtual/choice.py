@@ -75,7 +75,7 @@ def choose(
             task,
             clients,
             place,
-            f"in a short trial training {together.chunk} at once took {1 / ratio:.1f} times as long",
+            f"in a short trial all at once took {1 / ratio:.1f} times as long",
         )
     together.why = (
         f"Up to {size} clients train at once: in a short trial {ratio:.1f} times as fast as one "

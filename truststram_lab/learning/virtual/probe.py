@@ -53,7 +53,7 @@ def obstacle(task: Task, clients: Sequence[Client], device: str) -> str | None:
     at = [0, len(first) - 1]
     x = rows_of(first.x[at], task.dtype, device)
     y = rows_of(first.y[at], task.dtype, device)
-    outputs = _outputs(task, module, x)
+    outputs = _outputs(module, x)
     dropouts = drawn_dropouts(module, x)
     if dropouts is None:
         return "the module draws at random in other ways than by dropout"
@@ -77,7 +77,7 @@ def _of_layers(module: nn.Module) -> str | None:
     return None
 
 
-def _outputs(task: Task, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _outputs(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     module.eval()
     try:
         with torch.no_grad():
@@ -125,7 +125,7 @@ def _of_loss(task: Task, outputs: torch.Tensor, y: torch.Tensor) -> str | None:
 
 
 def _of_trial(task: Task, clients: Sequence[Client], device: str) -> str | None:
-    few = clients[: min(2, len(clients))]
+    few = [clients[place] for place in range(min(2, len(clients)))]
     works = [Work(place, seed=place + 1, steps=_TRIAL_STEPS) for place in range(len(few))]
     start = task.initial_state()
     alone = list(LoopTrainer(task, few, device, "").train(start, works))

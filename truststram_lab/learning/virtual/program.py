@@ -43,7 +43,7 @@ def program_of(module: nn.Module, dropouts: Sequence[tuple[tuple[int, ...], floa
 class _Tracer(fx.Tracer):
     """Goes into everything but single layers, so that no dropout hides in a leaf."""
 
-    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
+    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:  # noqa: ARG002
         return type(module) in RULES or (
             type(module).__module__.startswith("torch.nn") and not any(module.children())
         )

@@ -124,13 +124,13 @@ def _affine(x: torch.Tensor, weights: Weights, before: int, after: int) -> torch
     return x + fit(weights["bias"]) if "bias" in weights else x
 
 
-def by_element(layer: nn.Module, weights: Weights, x: torch.Tensor) -> torch.Tensor:
+def by_element(layer: nn.Module, _: Weights, x: torch.Tensor) -> torch.Tensor:
     """A layer that does not look at shapes."""
     out: torch.Tensor = layer(x)
     return out
 
 
-def by_row(layer: nn.Module, weights: Weights, x: torch.Tensor) -> torch.Tensor:
+def by_row(layer: nn.Module, _: Weights, x: torch.Tensor) -> torch.Tensor:
     """A layer without weights that takes each row by itself, such as pooling."""
     out: torch.Tensor = layer(x.flatten(0, 1))
     return out.view(*x.shape[:2], *out.shape[1:])
