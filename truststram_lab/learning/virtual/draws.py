@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["DrawnDropout", "batch_of", "dropout_shapes", "dropped", "mask_of", "new_order"]
 
 
-def new_order(rows: int, generator: torch.Generator) -> torch.Tensor:
-    """The order of an epoch, int64 (rows,)."""
-    return torch.randperm(rows, generator=generator)
+def new_order(
+    rows: int, generator: torch.Generator, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The order of an epoch, int64 (rows,), written into ``out`` where there is one."""
+    return torch.randperm(rows, generator=generator, out=out)
 
 
 def batch_of(order: torch.Tensor, step: int, batch_size: int) -> torch.Tensor:

@@ -87,18 +87,18 @@ class Rows:
         place = step % self._batches[:active]
         for client in np.flatnonzero(place == 0).tolist():
             first, size = int(self.first[client]), self.sizes[client]
-            order = new_order(size, generators[client])
-            torch.add(order, first, out=self._order[first : first + size])
+            new_order(size, generators[client], self._order[first : first + size])
         begin = place * self._batch_size
         counts = np.minimum(self._sizes[:active] - begin, self._batch_size)
         width = int(counts.max())
         within = begin[:, None] + np.arange(width)
         np.minimum(within, self._sizes[:active, None] - 1, out=within)
-        at = self._order[torch.from_numpy(within + self.first[:active, None]).view(-1)]
-        at = at.to(self.x.device)
+        first = torch.from_numpy(self.first[:active, None])
+        at = self._order.take(torch.from_numpy(within) + first) + first
+        at = at.view(-1).to(self.x.device)
         return Batch(
-            self.x[at].view(active, width, *self.x.shape[1:]),
-            self.y[at].view(active, width, *self.y.shape[1:]),
+            self.x.index_select(0, at).view(active, width, *self.x.shape[1:]),
+            self.y.index_select(0, at).view(active, width, *self.y.shape[1:]),
             counts,
             width,
         )
