@@ -17,8 +17,10 @@ from truststram_lab.exceptions import (
     TrustStramException,
 )
 from truststram_lab.learning.training import Stopped
+from truststram_lab.learning.weights import State
 from truststram_lab.render import Card, site_card
-from truststram_lab.schemas.federation import Assignment, RoundKind, Score
+from truststram_lab.schemas.federation import Assignment, RoundKind
+from truststram_lab.schemas.personal import AnyPersonal
 from truststram_lab.schemas.sites import SiteEvent, SiteScore, SiteStatus, SiteView
 
 from .joined_work import JoinedWork
@@ -27,6 +29,7 @@ from .participation.outbox import Outbox, outbox_folder
 from .participation.policy import SitePolicy
 from .participation.terms import Terms
 from .participation.worker import ParticipationEvent, Worker
+from .site_personal import PERSONAL, read_personal
 from .site_policy import policy_words
 from .site_port import Noting, SitePort
 from .site_table import SiteTable
@@ -60,6 +63,7 @@ class SiteRun:
         organisation: of the site's credential.
         function: the site's own training function; None is the house's.
         policy: the site's floor.
+        personal: the model of its own that the site keeps beside the federation's; it stays here.
         run: take part in this run only; None is the first that asks.
         many: go on with the federation's next run after a run's end.
         status_of: says how a run stands, where this kernel's owner may look at it.
@@ -76,6 +80,7 @@ class SiteRun:
         organisation: str = "default",
         function: Callable[..., Any] | None = None,
         policy: SitePolicy | None = None,
+        personal: AnyPersonal | None = None,
         run: str | None = None,
         many: bool = False,
         status_of: Callable[[str], tuple[str, str | None]] | None = None,
@@ -84,6 +89,8 @@ class SiteRun:
         self._client, self._table = port, table
         self._place, self._organisation = place, organisation
         self._function, self._policy = function, policy or SitePolicy()
+        self._personal = personal
+        self._outbox: Outbox | None = None
         self._run, self._many, self._status_of = run, many, status_of
         self._stop = threading.Event()
         self._idle = threading.Event()
@@ -104,6 +111,7 @@ class SiteRun:
             held_out_rows=len(table.held_out),
             class_rows=table.class_rows,
             policy=policy_words(self._policy),
+            personal=None if personal is None else str(personal),
         )
 
     # What a person sees ------------------------------------------------------------
@@ -136,6 +144,14 @@ class SiteRun:
                 }
             )
 
+    def personal_model(self) -> State | None:
+        """What the site keeps for itself, by name: the whole model (Ditto) or its head (FedPer).
+
+        None before the first round that was acknowledged. The file lies with the site's outbox
+        and outlives the kernel; the next run begins anew.
+        """
+        return None if self._outbox is None else read_personal(self._outbox.state(PERSONAL))
+
     def card(self) -> Card:
         """The site's card, as static HTML and text."""
         return site_card(self.snapshot())
@@ -162,6 +178,7 @@ class SiteRun:
             raise ConflictError(f"This part of {self.name} is over; join again to go on.")
         folder = outbox_folder(self._place, self.federation, self.site)
         outbox = Outbox(folder, f"site {self.site!r} of {self.federation!r}")
+        self._outbox = outbox
         try:
             self._introduce()
             self._worker = self._new_worker(outbox)
@@ -243,6 +260,7 @@ class SiteRun:
             # Of the name, so that a site that joins again draws what it would have drawn.
             seed_place=zlib.crc32(self.site.encode()),
             should_stop=self._stop.is_set,
+            personal=self._personal,
             on_score=self._scored,
             on_progress=self._stepped,
         )
@@ -337,10 +355,9 @@ class SiteRun:
     def _stepped(self, done: int, steps: int) -> None:
         self._note(progress=f"step {done} of {steps}")
 
-    def _scored(self, number: int, score: Score, loss: float) -> None:
-        entry = SiteScore(number=number, loss=loss, score=score)
+    def _scored(self, entry: SiteScore) -> None:
         with self._lock:
-            others = [found for found in self._view.scores if found.number != number]
+            others = [found for found in self._view.scores if found.number != entry.number]
             self._view = self._view.model_copy(update={"scores": [*others, entry]})
 
     def _is_over(self, fault: TrustStramException | None) -> bool:

@@ -44,19 +44,23 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, eq=False)
 class GradientTerms:
-    """What a strategy adds to the gradient of each weight w: pull * (w - start) + correction.
+    """What a strategy adds to the gradient of each weight w: pull * (w - anchor) + correction.
 
     Args:
-        pull: mu of FedProx, 0 or more; ``start`` are the weights that training starts from.
+        pull: mu of FedProx or lambda of Ditto, 0 or more.
         correction: SCAFFOLD's c - c_i by the names of the weights, or None.
+        anchor: what is pulled to, by the names of the weights; None is the weights that training
+            starts from (FedProx). For Ditto, the global model.
 
     Li et al. 2020, "Federated Optimization in Heterogeneous Networks", equation 2.
     https://arxiv.org/abs/1812.06127
+    Li et al. 2021, "Ditto", algorithm 1. https://arxiv.org/abs/2012.04221
     Karimireddy et al. 2020, "SCAFFOLD", algorithm 1, line 10. https://arxiv.org/abs/1910.06378
     """
 
     pull: float = 0.0
     correction: Mapping[str, np.ndarray] | None = None
+    anchor: Mapping[str, np.ndarray] | None = None
 
 
 def round_seed(seed: int, site_index: int, round_number: int) -> int:
@@ -248,11 +252,17 @@ def _adder(
         return None
     import torch
 
-    start = {name: weight.detach().clone() for name, weight in weights.items()}
-    correction = {
-        name: torch.tensor(array, dtype=weights[name].dtype, device=weights[name].device)
-        for name, array in (terms.correction or {}).items()
-    }
+    def like(given: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        return {
+            name: torch.tensor(array, dtype=weights[name].dtype, device=weights[name].device)
+            for name, array in given.items()
+        }
+
+    if terms.anchor is None:
+        anchor = {name: weight.detach().clone() for name, weight in weights.items()}
+    else:
+        anchor = like(terms.anchor)
+    correction = like(terms.correction or {})
 
     def add(gradients: list[torch.Tensor]) -> list[torch.Tensor]:
         # New tensors: autograd may hand out one that shares its memory.
@@ -260,7 +270,7 @@ def _adder(
         with torch.no_grad():
             if terms.pull:
                 found = [
-                    torch.add(gradient, weight - start[name], alpha=terms.pull)
+                    torch.add(gradient, weight - anchor[name], alpha=terms.pull)
                     for (name, weight), gradient in zip(weights.items(), found, strict=True)
                 ]
             if correction:
