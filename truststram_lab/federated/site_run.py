@@ -24,6 +24,7 @@ from truststram_lab.schemas.personal import AnyPersonal
 from truststram_lab.schemas.sites import SiteEvent, SiteScore, SiteStatus, SiteView
 
 from .joined_work import JoinedWork
+from .participation.files import device_name
 from .participation.machine import Patience
 from .participation.outbox import Outbox, outbox_folder
 from .participation.policy import SitePolicy
@@ -145,11 +146,8 @@ class SiteRun:
             )
 
     def personal_model(self) -> State | None:
-        """What the site keeps for itself, by name: the whole model (Ditto) or its head (FedPer).
-
-        None before the first round that was acknowledged. The file lies with the site's outbox
-        and outlives the kernel; the next run begins anew.
-        """
+        """What the site keeps for itself, by name: a whole model (Ditto) or its head (FedPer);
+        None before the first receipt. It outlives the kernel; the next run begins anew."""
         return None if self._outbox is None else read_personal(self._outbox.state(PERSONAL))
 
     def card(self) -> Card:
@@ -179,7 +177,10 @@ class SiteRun:
         folder = outbox_folder(self._place, self.federation, self.site)
         outbox = Outbox(folder, f"site {self.site!r} of {self.federation!r}")
         self._outbox = outbox
+        self._client.device = device_name()
         try:
+            # Before anything is told: another computer may take part as this site.
+            self._client.assignments(0)
             self._introduce()
             self._worker = self._new_worker(outbox)
             self._since = time.monotonic()

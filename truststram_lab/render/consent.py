@@ -21,6 +21,10 @@ def preview_card(found: SitePreview) -> Card:
         _described_table(found),
         _aggregates_line(found),
         _update_table(found),
+        Line.of(
+            "With every question for work: a random name of this computer, which tells two "
+            "participants of one identity apart."
+        ),
         facts("With it", [("numbers", clip(", ".join(found.metrics), 600))]),
     ]
     own = "" if found.personal is None else f"the personal model ({clip(found.personal, 120)}), "
