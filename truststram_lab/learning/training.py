@@ -6,6 +6,7 @@ disturb (or depend on) anybody's global seed and draws the same batches on every
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..exceptions import InsufficientResourcesError, InvalidInputError
+from ..exceptions import InvalidInputError
 from ..schemas.federation import LocalTraining
 from ..schemas.registry import Architecture, DenseLayer, DropoutLayer
+from .memory import fitting_batch, is_out_of_memory, too_small
 from .network import check_state, expected_shapes
 from .weights import State
 
@@ -159,10 +161,9 @@ def train(
     Raises:
         Stopped: ``should_stop`` said so.
         InvalidInputError: there are no rows, shapes do not fit, or training diverged.
-        InsufficientResourcesError: the device's memory is too small; it is freed again.
+        InsufficientResourcesError: the memory is too small; it is freed again, and the sentence
+            has the batch size that fits.
     """
-    import torch
-
     check_state(state, architecture)
     check_rows(architecture, x, y)
     if device == "mps" and local.dtype == "float64":
@@ -173,16 +174,22 @@ def train(
         return _train(
             architecture, state, x, y, local, generator_seed, device, should_stop, on_step, terms
         )
-    except torch.OutOfMemoryError:
-        # The error holds the frames that hold the tensors: let go of it, then free.
-        pass
-    if device == "cuda":
-        torch.cuda.empty_cache()
-    raise InsufficientResourcesError(
-        f"{device} has too little memory for {len(x)} rows in batches of {local.batch_size}; "
-        f"its memory is free again: choose a batch size of {max(1, local.batch_size // 4)} or "
-        "less, or device cpu."
-    )
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+
+    # Here the error is gone, which held the frames that held the tensors.
+    def step(rows: int) -> None:
+        smaller = local.model_copy(update={"batch_size": rows})
+        with contextlib.suppress(Stopped):
+            _train(architecture, state, x, y, smaller, 0, device, lambda: False, _once, terms)
+
+    tried = min(local.batch_size, len(x))
+    raise too_small(device, tried, fitting_batch(step, tried, device))
+
+
+def _once(done: int, steps: int) -> None:  # noqa: ARG001 - told both, as any listener
+    raise Stopped
 
 
 def _train(
