@@ -49,6 +49,11 @@ LINES = {
         ("icu", "breast-cancer"),
         {"dry_run": True},
     ),
+    "%ts_join icu --data digits --personal ditto:lambda=0.5": (
+        "join",
+        ("icu", "digits"),
+        {"personal": "ditto:lambda=0.5"},
+    ),
     "%ts_join icu --data digits --as north --rounds-of icu-3 --background": (
         "join",
         ("icu", "digits"),

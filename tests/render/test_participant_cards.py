@@ -142,7 +142,23 @@ def cards_about(name: str) -> dict[str, render.Card]:
         "site": render.site_card(site(name)),
         "failed site": render.site_card(site(name, status="failed", reason=name)),
         "stopped site": render.site_card(site(name, status="stopped", reason=name)),
-        "preview": render.preview_card(preview(name)),
+        "site of its own": render.site_card(
+            site(
+                name,
+                personal=name,
+                scores=[
+                    SiteScore(number=1, loss=0.5, score=ex.score(0.8)),
+                    SiteScore(
+                        number=2,
+                        loss=0.4,
+                        score=ex.score(0.8),
+                        personal=ex.score(0.9),
+                        personal_loss=0.3,
+                    ),
+                ],
+            )
+        ),
+        "preview": render.preview_card(preview(name, personal=name)),
     }
 
 

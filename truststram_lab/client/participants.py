@@ -44,6 +44,9 @@ class ParticipantClient(Resource[SyncDriver]):
 
     def __init__(self, target: TargetProvider, token: str, *, timeout_s: float = 30.0) -> None:
         self._timeout_s = timeout_s
+        #: what this participant calls itself when it asks for work; the platform refuses another
+        #: device under the same identity. None says nothing.
+        self.device: str | None = None
 
         def as_site(*, failed: bool = False) -> Target:
             found = target(failed=failed)
@@ -79,13 +82,22 @@ class ParticipantClient(Resource[SyncDriver]):
         return Call("PUT", path, None, json=description, timeout_s=self._timeout_s)
 
     @call
-    def assignments(self, wait_s: float = 0) -> Call[list[Assignment]]:
-        """What to do now; waits up to ``wait_s`` (0 to 30) seconds for work to appear."""
+    def assignments(self, wait_s: float = 0, known: str | None = None) -> Call[list[Assignment]]:
+        """What to do now; waits up to ``wait_s`` (0 to 30) seconds for work to appear.
+
+        Args:
+            known: the digest of a plan that this site has: an assignment of its run names it
+                and does not repeat it.
+
+        Raises:
+            ConflictError: another device takes part under this identity; the sentence says which.
+        """
         return Call(
             "GET",
             "/api/v1/training/rounds",
             list[Assignment],
-            query={"wait_s": wait_s},
+            query={"wait_s": wait_s, "known": known},
+            headers={} if self.device is None else {"TrustStram-Device": self.device},
             timeout_s=wait_s + max(_POLL_SLACK_S, self._timeout_s),
         )
 

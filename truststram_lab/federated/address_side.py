@@ -13,6 +13,7 @@ from truststram_lab.client.federation import Federations
 from truststram_lab.client.participants import ParticipantClient
 from truststram_lab.exceptions import (
     AuthenticationError,
+    ConflictError,
     RequestTimeoutError,
     TrustStramException,
 )
@@ -23,6 +24,7 @@ from truststram_lab.transport import SyncDriver, Target
 from truststram_lab.transport.drivers import HttpDriver
 
 from .addresses import Address, Notice, parse_address, read_notice
+from .participation.files import device_name
 from .participation.forms import take_weights
 from .participation.functions import (
     Evaluated,
@@ -113,9 +115,10 @@ def _enter(address: Address, name: str, deadline_s: float, stop: threading.Event
 
 def _with_token(address: Address, token: str) -> _Entry | None:
     port = ParticipantClient(Target(address.url, token), token)
+    port.device = device_name()
     try:
         port.assignments(0)
-    except AuthenticationError:
+    except (AuthenticationError, ConflictError):
         port.close()
         raise
     except TrustStramException:  # not open yet, or busy: it is asked again until the deadline

@@ -15,25 +15,27 @@ from truststram_lab.learning import weights
 from truststram_lab.learning.device import best_device
 from truststram_lab.learning.privacy.private_training import train_privately
 from truststram_lab.learning.strategies import scaffold
+from truststram_lab.learning.terms import local_terms
 from truststram_lab.learning.training import GradientTerms, round_seed, steps_of, train
 from truststram_lab.learning.weights import State
-from truststram_lab.schemas.federation import Score
+from truststram_lab.schemas.personal import AnyPersonal
 from truststram_lab.schemas.privacy import RecordPlan
+from truststram_lab.schemas.sites import SiteScore
 from truststram_lab.schemas.strategies import FedAvg, Scaffold
 
-from .participation.functions import Evaluated, Trained, adapt, style_of
+from .participation.functions import Evaluated, Trained, Training, adapt, style_of
 from .participation.leaving import all_filters, leave
 from .participation.performing import SiteWork
 from .participation.policy import SitePolicy
 from .participation.ports import Made, TellState
 from .participation.terms import Terms
+from .site_personal import CONTROL, KeepsHead, PersonalSite
 from .site_table import SiteTable
 
 __all__ = ["JoinedWork", "check_function"]
 
 Own = Callable[[str], bytes | None]
 
-_CONTROL = "c/"
 _ROWS = ("x", "y")
 
 
@@ -58,7 +60,8 @@ class JoinedWork:
         policy: the site's floor.
         seed_place: the site's own number, so that no two draw the same batches.
         should_stop: looked at before each optimizer step of the house's training.
-        on_score: told of the global model's score on the rows held out: round, score, loss.
+        personal: the model of its own that the site keeps, if any.
+        on_score: told of the scores on the rows held out.
         on_progress: told (steps done, steps in all) of the house's training.
     """
 
@@ -67,7 +70,8 @@ class JoinedWork:
     policy: SitePolicy = field(default_factory=SitePolicy)
     seed_place: int = 0
     should_stop: Callable[[], bool] = lambda: False
-    on_score: Callable[[int, Score, float], None] = lambda *_: None
+    personal: AnyPersonal | None = None
+    on_score: Callable[[SiteScore], None] = lambda _: None
     on_progress: Callable[[int, int], None] = lambda *_: None
 
     def objections(self, terms: Terms) -> list[str]:
@@ -80,6 +84,8 @@ class JoinedWork:
             )
             return found
         found += self.table.objections(terms.signature)
+        if self.personal is not None:
+            found += PersonalSite(self.personal).objections(terms)
         if isinstance(terms.privacy, RecordPlan):
             if self.function is not None and terms.kind == "training":
                 found.append(
@@ -95,28 +101,72 @@ class JoinedWork:
 
     def perform(self, terms: Terms, model: bytes | None, tell: TellState, own: Own) -> Made:
         """Do the round; see ``Performer``."""
+        if terms.kind != "training" or self.personal is None:
+            return self._shared(terms, model, tell, own)
+        _decoded(terms, model)
+        return PersonalSite(self.personal).perform(
+            terms,
+            model or b"",
+            own,
+            lambda model, wrap: self._shared(terms, model, tell, own, wrap),
+            partial(self._alone, terms),
+        )
+
+    def _shared(
+        self,
+        terms: Terms,
+        model: bytes | None,
+        tell: TellState,
+        own: Own,
+        wrap: KeepsHead | None = None,
+    ) -> Made:
         if terms.kind == "training" and self.function is None:
             if isinstance(terms.strategy, Scaffold):
                 return self._scaffold(terms, _decoded(terms, model), tell, own)
             # The pull is in the house's own gradient; a hook would wait for a torch optimizer.
             mu = terms.proximal_mu
-            return self._site_work(terms, GradientTerms(pull=mu) if mu else None).perform(
-                replace(terms, strategy=FedAvg()), model, tell, own
-            )
-        return self._site_work(terms, None).perform(terms, model, tell, own)
+            work = self._site_work(terms, GradientTerms(pull=mu) if mu else None, own, wrap)
+            return work.perform(replace(terms, strategy=FedAvg()), model, tell, own)
+        return self._site_work(terms, None, own, wrap).perform(terms, model, tell, own)
 
-    def _site_work(self, terms: Terms, added: GradientTerms | None) -> SiteWork:
-        training: Any = _House(self, terms, added)
+    def _site_work(
+        self, terms: Terms, added: GradientTerms | None, own: Own, wrap: KeepsHead | None
+    ) -> SiteWork:
+        training: Training = _House(self, terms, added)
         if self.function is not None and terms.kind == "training":
-            x, y = self.table.training_rows(terms)
-            training = adapt(_with_rows(self.function, x, y))
+            training = self._functions_training(self.function, terms)
         return SiteWork(
-            training, evaluate=self._evaluate, columns=self.table.features, policy=self.policy
+            training if wrap is None else wrap(training),
+            evaluate=partial(self._evaluate, own),
+            columns=self.table.features,
+            policy=self.policy,
         )
 
-    def _evaluate(self, state: State, terms: Terms) -> Evaluated:
+    def _functions_training(self, function: Callable[..., Any], terms: Terms) -> Training:
+        x, y = self.table.training_rows(terms)
+        return adapt(_with_rows(function, x, y))
+
+    def _alone(self, terms: Terms, model: State, anchor: State, pull: float) -> State:
+        """The model after training for this site alone, pulled to ``anchor``; it never leaves,
+        so no privacy of the run is spent for it."""
+        if self.function is None:
+            return self._plainly(model, terms, GradientTerms(pull=pull, anchor=anchor)).state
+        training = self._functions_training(self.function, terms)
+        if not pull:
+            return training(model, terms.config).state
+        with local_terms(model, pull=pull, anchor=anchor):
+            return training(model, terms.config).state
+
+    def _evaluate(self, own: Own, state: State, terms: Terms) -> Evaluated:
         score, loss = self.table.scored(state, terms)
-        self.on_score(terms.number, score, loss)
+        told = SiteScore(number=terms.number, loss=loss, score=score)
+        whole = None
+        if self.personal is not None:
+            whole = PersonalSite(self.personal).scored(state, terms, own)
+        if whole is not None:
+            personal, personal_loss = self.table.scored(whole, terms)
+            told = told.model_copy(update={"personal": personal, "personal_loss": personal_loss})
+        self.on_score(told)
         found = {f"recall/{name}": share for name, share in score.recall.items()}
         return Evaluated(score.rows, {"loss": loss, "accuracy": score.accuracy, **found})
 
@@ -142,19 +192,24 @@ class JoinedWork:
                 self.should_stop,
                 self.on_progress,
             )
-        else:
-            trained, metrics = train(
-                terms.architecture,
-                base,
-                x,
-                y,
-                terms.local,
-                round_seed(terms.seed, self.seed_place, terms.number),
-                best_device(),
-                self.should_stop,
-                self.on_progress,
-                added,
-            )
+            return Trained(trained, len(y), metrics)
+        return self._plainly(base, terms, added)
+
+    def _plainly(self, base: State, terms: Terms, added: GradientTerms | None) -> Trained:
+        assert terms.architecture is not None
+        x, y = self.table.training_rows(terms)
+        trained, metrics = train(
+            terms.architecture,
+            base,
+            x,
+            y,
+            terms.local,
+            round_seed(terms.seed, self.seed_place, terms.number),
+            best_device(),
+            self.should_stop,
+            self.on_progress,
+            added,
+        )
         return Trained(trained, len(y), metrics)
 
     def _scaffold(self, terms: Terms, found: State, tell: TellState, own: Own) -> Made:
@@ -164,8 +219,8 @@ class JoinedWork:
                 f"{terms.local.momentum:g}; the run wants --strategy fedprox, or momentum 0.",
                 field="momentum",
             )
-        base = {name: array for name, array in found.items() if not name.startswith(_CONTROL)}
-        server = {name: array for name, array in found.items() if name.startswith(_CONTROL)}
+        base = {name: array for name, array in found.items() if not name.startswith(CONTROL)}
+        server = {name: array for name, array in found.items() if name.startswith(CONTROL)}
         server = server or scaffold.no_control(base)
         kept = {name: own(f"{terms.run_id}.{name}") for name in ("control", "residual")}
         former = _state(kept["control"]) or scaffold.no_control(base)

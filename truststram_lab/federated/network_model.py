@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from truststram_lab.exceptions import InvalidInputError
+from truststram_lab.exceptions import InsufficientResourcesError, InvalidInputError
 from truststram_lab.learning.device import best_device
+from truststram_lab.learning.memory import fitting_batch, is_out_of_memory, too_small
 from truststram_lab.learning.training import initial_state, round_seed
 from truststram_lab.schemas.registry import Architecture, DenseLayer, DropoutLayer
 
+from .network_dropout import Dropout
 from .network_layers import read_layers
 
 __all__ = ["History", "NetworkModel"]
@@ -108,7 +110,7 @@ class NetworkModel(nn.Module):
         made = nn.Sequential()
         for place, layer in enumerate(self._described):
             if isinstance(layer, DropoutLayer):
-                made.add_module(str(place), _Dropout(layer.rate, self._generator))
+                made.add_module(str(place), Dropout(layer.rate, self._generator))
                 continue
             made.add_module(str(place), nn.Linear(width, layer.units, device="meta"))
             if layer.activation != "identity":
@@ -203,6 +205,7 @@ class NetworkModel(nn.Module):
 
         Raises:
             InvalidInputError: rows or classes do not fit; the sentence names the column.
+            InsufficientResourcesError: too little memory; the sentence has a batch size that fits.
         """
         rows, codes = self._table(x, y)
         if self._only_builds:
@@ -222,12 +225,18 @@ class NetworkModel(nn.Module):
         kind = torch.optim.Adam if self._optimizer == "adam" else torch.optim.SGD
         steps = kind(self.parameters(), lr=rate)
         history = History()
-        for _ in range(epochs):
-            self._epoch(rows[:kept], codes[:kept], batch_size, steps)
-            self._note(history, "", rows[:kept], codes[:kept])
-            if kept < len(rows):
-                self._note(history, "val_", rows[kept:], codes[kept:])
-        return history
+        try:
+            for _ in range(epochs):
+                self._epoch(rows[:kept], codes[:kept], batch_size, steps)
+                self._note(history, "", rows[:kept], codes[:kept])
+                if kept < len(rows):
+                    self._note(history, "val_", rows[kept:], codes[kept:])
+            return history
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Here the error is gone, which held the frames that held the tensors.
+        raise self._too_small(rows[:kept], codes[:kept], min(batch_size, kept))
 
     def evaluate(self, x: Any, y: Any) -> tuple[float, float]:
         """Mean loss in nats, and the share of rows classified rightly."""
@@ -242,6 +251,21 @@ class NetworkModel(nn.Module):
             found = torch.sigmoid(logits) if self._two_classes else torch.softmax(logits, 1)
         shown: np.ndarray = found.cpu().numpy()
         return shown
+
+    def _too_small(
+        self, rows: torch.Tensor, codes: torch.Tensor, tried: int
+    ) -> InsufficientResourcesError:
+        def step(size: int) -> None:
+            place = torch.arange(size) % len(rows)
+            try:
+                loss = self._loss(self(rows[place].to(self._device)), codes[place].to(self._device))
+                torch.autograd.backward(loss)
+            finally:
+                self.zero_grad(set_to_none=True)
+
+        self.zero_grad(set_to_none=True)
+        device = torch.device(self._device).type
+        return too_small(device, tried, fitting_batch(step, tried, device))
 
     def _epoch(
         self, rows: torch.Tensor, codes: torch.Tensor, size: int, steps: torch.optim.Optimizer
@@ -268,8 +292,19 @@ class NetworkModel(nn.Module):
 
     def _outputs(self, rows: torch.Tensor) -> Iterator[torch.Tensor]:
         self.eval()
-        for start in range(0, len(rows), _TOGETHER):
-            yield self(rows[start : start + _TOGETHER].to(self._device))
+        start, size = 0, _TOGETHER
+        while start < len(rows):
+            made = None
+            try:
+                made = self(rows[start : start + size].to(self._device))
+            except (RuntimeError, MemoryError) as error:
+                if size == 1 or not is_out_of_memory(error):
+                    raise
+            if made is None:
+                size //= 2  # each row's result is its own
+                continue
+            yield made
+            start += size
 
     def _note(self, history: History, prefix: str, rows: torch.Tensor, codes: torch.Tensor) -> None:
         loss, accuracy = self._measure(rows, codes)
@@ -347,21 +382,6 @@ class NetworkModel(nn.Module):
 
 class _BuiltError(Exception):
     """The weights are made, which was all that was wanted."""
-
-
-class _Dropout(nn.Module):
-    """Dropout whose masks come from the model's own generator, not from the process's."""
-
-    def __init__(self, rate: float, generator: torch.Generator) -> None:
-        super().__init__()
-        self.rate = rate
-        self._own = generator
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training or not self.rate:
-            return x
-        kept = torch.rand(x.shape, generator=self._own) >= self.rate
-        return x * kept.to(x.device, x.dtype) / (1.0 - self.rate)
 
 
 def _plain(value: Any) -> Any:

@@ -24,6 +24,7 @@ from truststram_lab.learning import weights as files
 from truststram_lab.schemas.federation import Assignment
 from truststram_lab.transport import Target, TargetProvider, normal_url
 
+from .participation.files import device_name
 from .participation.forms import ARRAYS, TENSORS, take_weights
 from .participation.functions import adapt, read_metrics
 from .participation.machine import Patience
@@ -70,8 +71,10 @@ class RoundsSide:
             )
         self._token_provider = token_provider
         self.org_id = str(setting("ORG_ID", org_id, "default").value)
-        made = f"client-{uuid.uuid4()}"
-        self.device_identifier = str(setting("DEVICE_ID", device_identifier, made).value)
+        chosen = setting("DEVICE_ID", device_identifier).value
+        self.device_identifier = str(chosen or f"client-{uuid.uuid4()}")
+        # A made-up identifier is another after every restart, and this computer stays the same.
+        self._device = str(chosen) if chosen else device_name()
         self.platform = str(setting("PLATFORM", platform, "python").value)
         self._timeout_s = timeout_s
         self._target, self.place = _place(api_base)
@@ -189,6 +192,7 @@ class RoundsSide:
         if self._port is None or token != self._token:
             self.close()
             self._port = ParticipantClient(self._target, token, timeout_s=self._timeout_s)
+            self._port.device = self._device
             self._token = token
         return self._port
 

@@ -37,8 +37,8 @@ class SitePort:
         self.push, self.state = client.push, client.state
         self.assignments = self._assignments
 
-    def _assignments(self, wait_s: float) -> list[Assignment]:
-        found = self._client.assignments(self._site.poll_s(wait_s))
+    def _assignments(self, wait_s: float, known: str | None) -> list[Assignment]:
+        found = self._client.assignments(self._site.poll_s(wait_s), known)
         mine = [assignment for assignment in found if self._site.is_mine(assignment)]
         if found and not mine:
             self._site.pause()  # the long poll would not wait

@@ -11,6 +11,7 @@ from truststram_lab.learning.statistics import local_moments
 from truststram_lab.learning.training import initial_state
 from truststram_lab.preprocessing import encoded_width
 from truststram_lab.schemas.federation import LocalTraining
+from truststram_lab.schemas.personal import AnyPersonal
 from truststram_lab.schemas.sites import LeavingArrays, SitePreview
 from truststram_lab.schemas.tables import Column
 
@@ -31,6 +32,7 @@ def preview(
     site: str,
     organisation: str = "default",
     own_training: bool = False,
+    personal: AnyPersonal | None = None,
 ) -> SitePreview:
     """Everything that would leave, from this table alone; no network is asked.
 
@@ -70,6 +72,7 @@ def preview(
         architecture=architecture,
         metrics=_metrics(table, own_training=own_training),
         policy=policy_words(policy),
+        personal=None if personal is None else str(personal),
     )
 
 

@@ -17,16 +17,20 @@ from truststram_lab.exceptions import (
     TrustStramException,
 )
 from truststram_lab.learning.training import Stopped
+from truststram_lab.learning.weights import State
 from truststram_lab.render import Card, site_card
-from truststram_lab.schemas.federation import Assignment, RoundKind, Score
+from truststram_lab.schemas.federation import Assignment, RoundKind
+from truststram_lab.schemas.personal import AnyPersonal
 from truststram_lab.schemas.sites import SiteEvent, SiteScore, SiteStatus, SiteView
 
 from .joined_work import JoinedWork
+from .participation.files import device_name
 from .participation.machine import Patience
 from .participation.outbox import Outbox, outbox_folder
 from .participation.policy import SitePolicy
 from .participation.terms import Terms
 from .participation.worker import ParticipationEvent, Worker
+from .site_personal import PERSONAL, read_personal
 from .site_policy import policy_words
 from .site_port import Noting, SitePort
 from .site_table import SiteTable
@@ -60,6 +64,7 @@ class SiteRun:
         organisation: of the site's credential.
         function: the site's own training function; None is the house's.
         policy: the site's floor.
+        personal: the model of its own that the site keeps beside the federation's; it stays here.
         run: take part in this run only; None is the first that asks.
         many: go on with the federation's next run after a run's end.
         status_of: says how a run stands, where this kernel's owner may look at it.
@@ -76,6 +81,7 @@ class SiteRun:
         organisation: str = "default",
         function: Callable[..., Any] | None = None,
         policy: SitePolicy | None = None,
+        personal: AnyPersonal | None = None,
         run: str | None = None,
         many: bool = False,
         status_of: Callable[[str], tuple[str, str | None]] | None = None,
@@ -84,6 +90,8 @@ class SiteRun:
         self._client, self._table = port, table
         self._place, self._organisation = place, organisation
         self._function, self._policy = function, policy or SitePolicy()
+        self._personal = personal
+        self._outbox: Outbox | None = None
         self._run, self._many, self._status_of = run, many, status_of
         self._stop = threading.Event()
         self._idle = threading.Event()
@@ -104,6 +112,7 @@ class SiteRun:
             held_out_rows=len(table.held_out),
             class_rows=table.class_rows,
             policy=policy_words(self._policy),
+            personal=None if personal is None else str(personal),
         )
 
     # What a person sees ------------------------------------------------------------
@@ -136,6 +145,11 @@ class SiteRun:
                 }
             )
 
+    def personal_model(self) -> State | None:
+        """What the site keeps for itself, by name: a whole model (Ditto) or its head (FedPer);
+        None before the first receipt. It outlives the kernel; the next run begins anew."""
+        return None if self._outbox is None else read_personal(self._outbox.state(PERSONAL))
+
     def card(self) -> Card:
         """The site's card, as static HTML and text."""
         return site_card(self.snapshot())
@@ -162,7 +176,11 @@ class SiteRun:
             raise ConflictError(f"This part of {self.name} is over; join again to go on.")
         folder = outbox_folder(self._place, self.federation, self.site)
         outbox = Outbox(folder, f"site {self.site!r} of {self.federation!r}")
+        self._outbox = outbox
+        self._client.device = device_name()
         try:
+            # Before anything is told: another computer may take part as this site.
+            self._client.assignments(0)
             self._introduce()
             self._worker = self._new_worker(outbox)
             self._since = time.monotonic()
@@ -243,6 +261,7 @@ class SiteRun:
             # Of the name, so that a site that joins again draws what it would have drawn.
             seed_place=zlib.crc32(self.site.encode()),
             should_stop=self._stop.is_set,
+            personal=self._personal,
             on_score=self._scored,
             on_progress=self._stepped,
         )
@@ -337,10 +356,9 @@ class SiteRun:
     def _stepped(self, done: int, steps: int) -> None:
         self._note(progress=f"step {done} of {steps}")
 
-    def _scored(self, number: int, score: Score, loss: float) -> None:
-        entry = SiteScore(number=number, loss=loss, score=score)
+    def _scored(self, entry: SiteScore) -> None:
         with self._lock:
-            others = [found for found in self._view.scores if found.number != number]
+            others = [found for found in self._view.scores if found.number != entry.number]
             self._view = self._view.model_copy(update={"scores": [*others, entry]})
 
     def _is_over(self, fault: TrustStramException | None) -> bool:

@@ -13,6 +13,7 @@ from truststram_lab.client.accounts import Accounts
 from truststram_lab.client.participants import ParticipantClient
 from truststram_lab.config import setting
 from truststram_lab.exceptions import AuthenticationError
+from truststram_lab.schemas.personal import parse_personal
 from truststram_lab.schemas.sites import SiteView
 from truststram_lab.transport import Target, TargetProvider, normal_url
 from truststram_lab.transport.drivers import HttpDriver
@@ -34,6 +35,7 @@ def take_part(
     positive: str | None = None,
     policy: SitePolicy | None = None,
     train: Callable[..., Any] | None = None,
+    personal: str | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> SiteView:
     """Take part in the federation's run until it ends; Ctrl-C stops.
@@ -43,6 +45,7 @@ def take_part(
 
     Args:
         frame: a DataFrame; its rows stay here.
+        personal: the model of its own that the site keeps, as ``ditto:lambda=0.1``.
         tell: given a line for every state.
 
     Raises:
@@ -69,6 +72,7 @@ def take_part(
         organisation=who.organisation,
         function=train,
         policy=policy,
+        personal=None if personal is None else parse_personal(personal),
     )
     told = 0.0
 

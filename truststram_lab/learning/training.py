@@ -6,6 +6,7 @@ disturb (or depend on) anybody's global seed and draws the same batches on every
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..exceptions import InsufficientResourcesError, InvalidInputError
+from ..exceptions import InvalidInputError
 from ..schemas.federation import LocalTraining
 from ..schemas.registry import Architecture, DenseLayer, DropoutLayer
+from .memory import fitting_batch, is_out_of_memory, too_small
 from .network import check_state, expected_shapes
 from .weights import State
 
@@ -44,19 +46,23 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, eq=False)
 class GradientTerms:
-    """What a strategy adds to the gradient of each weight w: pull * (w - start) + correction.
+    """What a strategy adds to the gradient of each weight w: pull * (w - anchor) + correction.
 
     Args:
-        pull: mu of FedProx, 0 or more; ``start`` are the weights that training starts from.
+        pull: mu of FedProx or lambda of Ditto, 0 or more.
         correction: SCAFFOLD's c - c_i by the names of the weights, or None.
+        anchor: what is pulled to, by the names of the weights; None is the weights that training
+            starts from (FedProx). For Ditto, the global model.
 
     Li et al. 2020, "Federated Optimization in Heterogeneous Networks", equation 2.
     https://arxiv.org/abs/1812.06127
+    Li et al. 2021, "Ditto", algorithm 1. https://arxiv.org/abs/2012.04221
     Karimireddy et al. 2020, "SCAFFOLD", algorithm 1, line 10. https://arxiv.org/abs/1910.06378
     """
 
     pull: float = 0.0
     correction: Mapping[str, np.ndarray] | None = None
+    anchor: Mapping[str, np.ndarray] | None = None
 
 
 def round_seed(seed: int, site_index: int, round_number: int) -> int:
@@ -155,10 +161,9 @@ def train(
     Raises:
         Stopped: ``should_stop`` said so.
         InvalidInputError: there are no rows, shapes do not fit, or training diverged.
-        InsufficientResourcesError: the device's memory is too small; it is freed again.
+        InsufficientResourcesError: the memory is too small; it is freed again, and the sentence
+            has the batch size that fits.
     """
-    import torch
-
     check_state(state, architecture)
     check_rows(architecture, x, y)
     if device == "mps" and local.dtype == "float64":
@@ -169,16 +174,22 @@ def train(
         return _train(
             architecture, state, x, y, local, generator_seed, device, should_stop, on_step, terms
         )
-    except torch.OutOfMemoryError:
-        # The error holds the frames that hold the tensors: let go of it, then free.
-        pass
-    if device == "cuda":
-        torch.cuda.empty_cache()
-    raise InsufficientResourcesError(
-        f"{device} has too little memory for {len(x)} rows in batches of {local.batch_size}; "
-        f"its memory is free again: choose a batch size of {max(1, local.batch_size // 4)} or "
-        "less, or device cpu."
-    )
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+
+    # Here the error is gone, which held the frames that held the tensors.
+    def step(rows: int) -> None:
+        smaller = local.model_copy(update={"batch_size": rows})
+        with contextlib.suppress(Stopped):
+            _train(architecture, state, x, y, smaller, 0, device, lambda: False, _once, terms)
+
+    tried = min(local.batch_size, len(x))
+    raise too_small(device, tried, fitting_batch(step, tried, device))
+
+
+def _once(done: int, steps: int) -> None:  # noqa: ARG001 - told both, as any listener
+    raise Stopped
 
 
 def _train(
@@ -248,11 +259,17 @@ def _adder(
         return None
     import torch
 
-    start = {name: weight.detach().clone() for name, weight in weights.items()}
-    correction = {
-        name: torch.tensor(array, dtype=weights[name].dtype, device=weights[name].device)
-        for name, array in (terms.correction or {}).items()
-    }
+    def like(given: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        return {
+            name: torch.tensor(array, dtype=weights[name].dtype, device=weights[name].device)
+            for name, array in given.items()
+        }
+
+    if terms.anchor is None:
+        anchor = {name: weight.detach().clone() for name, weight in weights.items()}
+    else:
+        anchor = like(terms.anchor)
+    correction = like(terms.correction or {})
 
     def add(gradients: list[torch.Tensor]) -> list[torch.Tensor]:
         # New tensors: autograd may hand out one that shares its memory.
@@ -260,7 +277,7 @@ def _adder(
         with torch.no_grad():
             if terms.pull:
                 found = [
-                    torch.add(gradient, weight - start[name], alpha=terms.pull)
+                    torch.add(gradient, weight - anchor[name], alpha=terms.pull)
                     for (name, weight), gradient in zip(weights.items(), found, strict=True)
                 ]
             if correction:

@@ -86,6 +86,12 @@ def _functions(_: completers.Completing) -> list[str]:
         complete=completers.labels_of_target,
         help="the class that is looked for, where there are two",
     ),
+    argument(
+        "--personal",
+        metavar="ditto[:lambda=0.1]",
+        complete=completers.words("ditto", "ditto:lambda=0.1", "fedper:head="),
+        help="keep a model of this site's own beside the federation's; or fedper:head=LAYERS",
+    ),
     argument("--dry-run", action="store_true", help="show what would leave, and send nothing"),
     argument(
         "--export",
@@ -156,6 +162,7 @@ def _functions(_: completers.Completing) -> list[str]:
         "%ts_join icu --data df --target died --dry-run",
         "%ts_join icu --data df --target died --as north",
         "%ts_join icu --data df --target died --train fit --max-epsilon 3",
+        "%ts_join icu --data df --target died --personal ditto:lambda=0.1",
         "%ts_join icu --data df --target died --export site.py",
         "%%ts_join icu --data df --target died",
     ),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from .accounts import doctor_card, identity_card, notice_card, sandbox_card, where_card
 from .card import Card, LiveCard
+from .consent import preview_card
 from .federation import live_run_card, run_card, runs_card
 from .participants import (
     federation_card,
     federations_card,
     invitations_card,
-    preview_card,
     site_card,
 )
 from .registry import model_card, models_card

@@ -1,4 +1,4 @@
-"""Who takes part: a federation and its sites, an invitation, a site's own part, its consent."""
+"""Who takes part: a federation and its sites, an invitation, a site's own part."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from ..schemas.federation import Federation, Run
 from ..schemas.participation import Preflight, PreflightSite
 from ..schemas.privacy import PrivacyBudget
-from ..schemas.sites import SitePreview, SiteView
+from ..schemas.sites import SiteScore, SiteView
 from .card import Card, make_card, plain_data
 from .document import Bar, Block, Cell, Code, Column, Fold, Line, Strong, Table, facts
 from .numbers import clip, count, duration, moment, plural, share, size
 
-__all__ = ["federation_card", "federations_card", "invitations_card", "preview_card", "site_card"]
+__all__ = ["federation_card", "federations_card", "invitations_card", "site_card"]
 
 _SHOWN = 30
 _RUNS_SHOWN = 8
@@ -276,28 +276,44 @@ def _state_lines(view: SiteView) -> list[Block]:
 def _scores_table(view: SiteView) -> list[Block]:
     if not view.scores:
         return []
-    columns = (Column("Round"), Column("Accuracy", "right"), Column(), Column("Loss", "right"))
     shown = view.scores[-10:]
-    rows = tuple(
-        (
-            count(entry.number),
-            share(entry.score.accuracy),
-            Bar.of(entry.score.accuracy, _BAR_CELLS),
-            f"{entry.loss:.3g}",
-        )
-        for entry in shown
-    )
+    own = any(entry.personal is not None for entry in shown)
+    columns = [Column("Round"), Column("Accuracy", "right"), Column(), Column("Loss", "right")]
+    if own:
+        columns += [Column("Personal", "right"), Column(), Column("Loss", "right")]
+    rows = tuple(_score_row(entry, own=own) for entry in shown)
     rest = len(view.scores) - len(shown)
     caption = f"The federation's model on {plural(view.held_out_rows, 'row')} this site held out"
     more = f"and {plural(rest, 'earlier round')}" if rest > 0 else ""
-    return [Table(caption, columns, rows, more)]
+    if own:
+        caption += ", and the personal one, which stays here"
+    return [Table(caption, tuple(columns), rows, more)]
+
+
+def _score_row(entry: SiteScore, *, own: bool) -> tuple[Cell, ...]:
+    row: list[Cell] = [
+        count(entry.number),
+        share(entry.score.accuracy),
+        Bar.of(entry.score.accuracy, _BAR_CELLS),
+        f"{entry.loss:.3g}",
+    ]
+    if own and entry.personal is not None and entry.personal_loss is not None:
+        accuracy = entry.personal.accuracy
+        row += [share(accuracy), Bar.of(accuracy, _BAR_CELLS), f"{entry.personal_loss:.3g}"]
+    elif own:
+        row += ["", "", ""]
+    return tuple(row)
 
 
 def _left_table(view: SiteView) -> Table:
     classes = ", ".join(f"{clip(k, 24)} {count(n)}" for k, n in [*view.class_rows.items()][:6])
+    own: list[tuple[str, Cell]] = []
+    if view.personal is not None:
+        own.append(("personal model", f"{clip(view.personal, 120)}; it stays here"))
     rows: list[tuple[str, Cell]] = [
         ("rows trained on", f"{count(view.rows)} ({classes}); they stay here"),
         ("trained by", clip(view.training, 120)),
+        *own,
         ("answers sent", f"{count(view.updates_sent)}: aggregates, updates, scores"),
         ("sent", size(view.sent_bytes)),
         ("received", size(view.received_bytes)),
@@ -324,76 +340,3 @@ def _events_fold(view: SiteView) -> list[Block]:
         for event in reversed(view.events)
     )
     return [Fold("What it did last", (Table("Newest first", columns, rows),))]
-
-
-# Consent -------------------------------------------------------------------------------
-
-
-def preview_card(found: SitePreview) -> Card:
-    """What would leave a site, before it does."""
-    who = f"{clip(found.site)} in {clip(found.federation)}"
-    document: list[Block] = [
-        Line.of(Strong(f"Nothing was sent. What would leave {who}:")),
-        facts("Once: the registration", [(k, clip(v, 120)) for k, v in found.registration.items()]),
-        _described_table(found),
-        _aggregates_line(found),
-        _update_table(found),
-        facts("With it", [("numbers", clip(", ".join(found.metrics), 600))]),
-    ]
-    floor = " ".join(found.policy) if found.policy else "none; --min-noise and others set one."
-    document += [
-        Line.of("This site's floor: ", floor),
-        Line.of(
-            f"What stays: the {plural(found.rows, 'row')} to train on and those held out, every "
-            "smallest and largest value, and the training function."
-        ),
-        Line.of("Join: the same line without ", Code("--dry-run")),
-    ]
-    return make_card("preview", document, {"preview": plain_data(found)})
-
-
-def _described_table(found: SitePreview) -> Table:
-    columns = (Column("Column"), Column("Kind"), Column("Values that leave with it"))
-    rows = [
-        (
-            clip(column.name, 40),
-            column.kind + (", with gaps" if column.nullable else ""),
-            clip(", ".join(column.categories), 400) if column.categories else "none",
-        )
-        for column in found.columns[:_SHOWN]
-    ]
-    rows.append((clip(found.target, 40), "target", clip(", ".join(found.classes), 400)))
-    rest = len(found.columns) - min(len(found.columns), _SHOWN)
-    more = f"and {plural(rest, 'more column')}" if rest > 0 else ""
-    return Table("Once: the table's description", columns, tuple(rows), more)
-
-
-def _aggregates_line(found: SitePreview) -> Line:
-    if not found.statistics_bytes:
-        return Line.of("Before the first round: no aggregates of columns; this site gives none.")
-    numbers = sum(len(names) for names in found.statistics.values())
-    return Line.of(
-        f"Before the first round: {plural(numbers, 'aggregate')} of "
-        f"{plural(len(found.statistics), 'column')} ({size(found.statistics_bytes)}): of each the "
-        "rows with and without a value, and its mean and variance, or its rows by category."
-    )
-
-
-def _update_table(found: SitePreview) -> Table:
-    columns = (Column("Array"), Column("Shape"), Column("Type"), Column("Bytes", "right"))
-    rows = tuple(
-        (
-            clip(array.name, 40),
-            " × ".join(count(side) for side in array.shape),
-            array.dtype,
-            count(array.size_bytes),
-        )
-        for array in found.update[:_SHOWN]
-    )
-    before = sum(array.size_bytes for array in found.update)
-    caption = (
-        f"Every round: the change of the model's weights, {size(before)}, on the wire "
-        f"{size(found.update_bytes)}"
-    )
-    more = "for the network of a run whose owner chooses no other"
-    return Table(caption, columns, rows, more)

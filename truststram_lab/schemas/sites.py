@@ -29,11 +29,16 @@ class SiteEvent(Schema):
 
 
 class SiteScore(Schema):
-    """The global model of a round on the rows that this site held out."""
+    """The models of a round on the rows that this site held out: the global one, and its own.
+
+    The personal numbers never leave the site.
+    """
 
     number: int
     loss: float
     score: Score
+    personal: Score | None = None
+    personal_loss: float | None = None
 
 
 class SiteView(Schema):
@@ -47,6 +52,7 @@ class SiteView(Schema):
             ``budget`` is what all its rounds together will have spent.
         events: the newest states, oldest first.
         progress: of the training that goes on now, in a few words.
+        personal: the model of its own that the site keeps, as it is spelt; None without one.
     """
 
     federation: str
@@ -71,6 +77,7 @@ class SiteView(Schema):
     events: list[SiteEvent] = Field(default_factory=list)
     reason: str | None = None
     progress: str | None = None
+    personal: str | None = None
     elapsed_s: float = 0.0
 
 
@@ -94,6 +101,7 @@ class SitePreview(Schema):
         update: arrays of one round's update, before filters.
         update_bytes: on the wire, after the site's own filters.
         metrics: names of the numbers that go with updates and evaluations.
+        personal: the model of its own that the site would keep; it does not leave.
     """
 
     federation: str
@@ -112,3 +120,4 @@ class SitePreview(Schema):
     architecture: Architecture
     metrics: list[str] = Field(default_factory=list)
     policy: list[str] = Field(default_factory=list)
+    personal: str | None = None

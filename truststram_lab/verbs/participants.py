@@ -15,6 +15,7 @@ from truststram_lab.federated.site_preview import preview
 from truststram_lab.federated.site_run import SiteRun
 from truststram_lab.federated.site_table import SiteTable, read_site_table
 from truststram_lab.preprocessing.demo import load_demo
+from truststram_lab.schemas.personal import AnyPersonal, parse_personal
 
 from .joining import Door, find_door, policy_of
 from .participant_results import Exported, JoinPreview
@@ -41,6 +42,7 @@ def join(
     train: Callable[..., Any] | None = None,
     rounds_of: str | None = None,
     positive: str | None = None,
+    personal: str | AnyPersonal | None = None,
     filters: Sequence[str | Mapping[str, Any] | Filter] = (),
     max_clip: float | None = None,
     min_noise: float | None = None,
@@ -65,6 +67,9 @@ def join(
             trains the run's network. Parameters named ``x`` and ``y`` get the encoded rows.
         rounds_of: take part in this run only.
         positive: the class that is looked for, where there are two.
+        personal: keep a model of this site's own beside the federation's, ``ditto`` or
+            ``ditto:lambda=0.1`` (0 or more: the pull to the federation's model), or
+            ``fedper:head=LAYERS``. It is trained and scored here and never leaves.
         filters: what this site does to every update before the federation's own, in order, as
             in ``federate``; clipping and noise count for its floor.
         max_clip, min_noise, max_epsilon, max_rounds, allow_strategy, allow_model: this site's
@@ -96,10 +101,11 @@ def join(
     )
     if train is not None:
         check_function(train)
+    kept = None if personal is None else parse_personal(personal)
     table = _site_table(data, target, positive)
     if export is not None:
         path = Path(export)
-        said = write_script(path, federation, table, floor, train)
+        said = write_script(path, federation, table, floor, train, kept)
         return Exported(path, said)
     if dry_run:
         found = preview(
@@ -108,12 +114,13 @@ def join(
             federation=federation,
             site=site or "this site",
             own_training=train is not None,
+            personal=kept,
         )
         return JoinPreview(found)
     door = find_door(federation, site, token_env)
     if rounds_of is not None and door.status_of is not None:
         door.status_of(rounds_of)  # a typo would wait for ever
-    joined = _site_run(door, federation, table, train, floor, rounds_of)
+    joined = _site_run(door, federation, table, train, floor, rounds_of, kept)
     _take_place(joined, door.place)
     return joined.start() if background else follow_site(joined)
 
@@ -140,6 +147,7 @@ def _site_run(
     train: Callable[..., Any] | None,
     floor: SitePolicy,
     run: str | None,
+    personal: AnyPersonal | None,
 ) -> SiteRun:
     return SiteRun(
         door.port,
@@ -150,6 +158,7 @@ def _site_run(
         organisation=door.organisation,
         function=train,
         policy=floor,
+        personal=personal,
         run=run,
         status_of=door.status_of,
     )

@@ -12,6 +12,7 @@ from typing import Any
 from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.federated.participation.policy import SitePolicy
 from truststram_lab.federated.site_table import SiteTable
+from truststram_lab.schemas.personal import AnyPersonal
 
 from .joining import TOKEN_VARIABLE
 
@@ -53,6 +54,7 @@ def main() -> str | None:
             target=TARGET,
             positive=POSITIVE,
             policy=FLOOR,
+            personal={personal!r},
             train={train},
             tell=print,
         )
@@ -73,6 +75,7 @@ def write_script(
     table: SiteTable,
     policy: SitePolicy,
     train: Callable[..., Any] | None,
+    personal: AnyPersonal | None = None,
 ) -> str:
     """Write the script to ``path`` and say how to run it; the token is not in it.
 
@@ -95,6 +98,7 @@ def write_script(
         target=table.signature.target,
         positive=table.signature.positive_class,
         floor=_floor(policy),
+        personal=None if personal is None else str(personal),
         function=f"\n{source}\n\n" if source else "",
         train="None" if train is None else train.__name__,
     )

@@ -44,12 +44,14 @@ class ScriptedPlatform:
         self.accepted: dict[str, str] = {}
         self.arrived: dict[str, set[str]] = {}
         self.told: list[tuple[str, str]] = []
+        self.known: list[str | None] = []
 
     @property
     def over(self) -> bool:
         return self.current > self.rounds
 
-    def assignments(self, wait_s: float) -> list[Assignment]:
+    def assignments(self, wait_s: float, known: str | None = None) -> list[Assignment]:
+        self.known.append(known)
         if self.over or self.stopped:
             return []
         return [assignment(self.current, self.rounds)]

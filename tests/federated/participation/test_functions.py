@@ -171,7 +171,7 @@ class Held:
     pass
 
 
-def test_memory_that_does_not_suffice_is_let_go_and_a_batch_size_is_named():
+def test_memory_that_does_not_suffice_is_let_go_and_nothing_holds_it():
     alive: list[weakref.ref] = []
 
     def train(state):
@@ -179,11 +179,21 @@ def test_memory_that_does_not_suffice_is_let_go_and_a_batch_size_is_named():
         alive.append(weakref.ref(tensors))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(InsufficientResourcesError, match="a batch_size of 2 or less") as caught:
+    # Its batches are its own business.
+    with pytest.raises(InsufficientResourcesError, match="train in smaller batches") as caught:
         adapt(train)(base(), CONFIG)
     gc.collect()
     assert alive[0]() is None
     assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2"), ValueError("no")])
+def test_another_error_of_a_function_is_left_as_it_is(error):
+    def train(state):
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        adapt(train)(base(), CONFIG)
 
 
 def module_training(module, rows=40, **more):

@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from scripted_platform import ScriptedPlatform
+from scripted_platform import ScriptedPlatform, assignment
 from tiny_runs import NoisySite, open_run, start_state
 
 from truststram_lab import sandbox
@@ -310,10 +310,10 @@ def test_a_plan_is_read_once_and_only_where_the_assignment_leaves_it_out(tmp_pat
             super().__init__(rounds=3)
             self.read = []
 
-        def assignments(self, wait_s):
+        def assignments(self, wait_s, known=None):
             return [
                 found.model_copy(update={"plan_sha256": "a" * 64})
-                for found in super().assignments(wait_s)
+                for found in super().assignments(wait_s, known)
             ]
 
         def plan(self, sha256):
@@ -331,3 +331,32 @@ def test_a_plan_is_read_once_and_only_where_the_assignment_leaves_it_out(tmp_pat
     scripted(platform, tmp_path / "a", Looking()).run()
     assert platform.read == ["a" * 64]
     assert Looking.seen == [("median", 3)] * 3
+
+
+def test_a_plan_that_came_along_is_known_from_then_on(tmp_path):
+    class Repeating(ScriptedPlatform):
+        """Tells the plan's parts to whoever does not know it."""
+
+        def assignments(self, wait_s, known=None):
+            parts = {"strategy": "median", "config": {"flavour": 3}, "filters": []}
+            short = known == "b" * 64
+            return [
+                assignment(self.current, self.rounds, plan_sha256="b" * 64, **parts)
+                if not short
+                else found.model_copy(
+                    update={"plan_sha256": "b" * 64, "signature": None, "architecture": None}
+                )
+                for found in super().assignments(wait_s, known)
+            ]
+
+    seen = []
+
+    class Looking(Plain):
+        def objections(self, terms):
+            seen.append((terms.strategy.name, terms.config["flavour"], terms.signature.target))
+            return []
+
+    platform = Repeating(rounds=3)
+    scripted(platform, tmp_path / "a", Looking()).run()
+    assert seen == [("median", 3, "ill")] * 3
+    assert set(platform.known[1:]) == {"b" * 64}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
+import uuid
 from pathlib import Path
 from urllib.parse import quote
 
-__all__ = ["folder_name", "private_folder", "remove", "write_whole"]
+from truststram_lab import config
+
+__all__ = ["device_name", "folder_name", "private_folder", "remove", "write_whole"]
 
 #: File systems take names of 255 bytes; what is longer is cut and told apart by its digest.
 _LONGEST = 120
@@ -24,6 +28,22 @@ def folder_name(name: str) -> str:
     if len(quoted) <= _LONGEST:
         return quoted
     return f"{quoted[:_LONGEST]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def device_name(home: Path | None = None) -> str:
+    """What this computer calls itself before a platform: a random name, the same every time.
+
+    It tells two participants of one identity apart and says nothing about the computer.
+    """
+    path = (home or config.home()) / "device"
+    private_folder(path.parent)
+    if not path.exists():
+        aside = path.with_name(f".{path.name}-{uuid.uuid4()}")
+        write_whole(aside, f"device-{uuid.uuid4().hex[:12]}".encode())
+        with contextlib.suppress(FileExistsError):  # another process was first: its name counts
+            os.link(aside, path)
+        aside.unlink()
+    return path.read_text().strip()
 
 
 def private_folder(path: Path) -> Path:

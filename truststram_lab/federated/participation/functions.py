@@ -8,7 +8,6 @@ It runs in this process, on its device; nothing of it is pickled or sent.
 
 from __future__ import annotations
 
-import gc
 import inspect
 import math
 import numbers
@@ -19,10 +18,12 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from truststram_lab.exceptions import (
-    InsufficientResourcesError,
-    InvalidInputError,
-    UpdateRejectedError,
+from truststram_lab.exceptions import InvalidInputError, UpdateRejectedError
+from truststram_lab.learning.memory import (
+    fitting_batch,
+    free_memory,
+    is_out_of_memory,
+    too_small,
 )
 from truststram_lab.learning.weights import State
 from truststram_lab.schemas.participation import ConfigValue
@@ -124,13 +125,28 @@ class _Function:
     def __call__(self, base: State, config: Config) -> Trained:
         given = self.form.give(base)
         arguments = (given, dict(config)) if self.passes_config else (given,)
-        returned = with_memory(lambda: self.function(*arguments), config)
+        returned = with_memory(lambda: self.function(*arguments), *self._trial(base, config))
         weights, samples, metrics = unpack(returned, _TRAINING, "weights, rows trained on, metrics")
         return Trained(
             read_like(weights, base, _TRAINING),
             read_samples(samples, _TRAINING, "rows trained on"),
             read_metrics(metrics, _TRAINING),
         )
+
+    def _trial(self, base: State, config: Config) -> tuple[Callable[[int], Any] | None, Any]:
+        """The function with another batch size, where it takes one, and the one it had."""
+        if self.passes_config:
+            return (
+                lambda rows: self.function(self.form.give(base), {**config, "batch_size": rows}),
+                config.get("batch_size"),
+            )
+        try:
+            own = inspect.signature(self.function).parameters.get("batch_size")
+        except (ValueError, TypeError):  # a builtin that does not tell
+            own = None
+        if own is None:
+            return None, None
+        return lambda rows: self.function(self.form.give(base), batch_size=rows), own.default
 
 
 def call_evaluation(function: Callable[..., Any], base: State, config: Config) -> Evaluated:
@@ -139,7 +155,7 @@ def call_evaluation(function: Callable[..., Any], base: State, config: Config) -
     Raises:
         UpdateRejectedError: it returned something else; one sentence says what.
     """
-    returned = with_memory(lambda: function(LIST.give(base), dict(config)), config)
+    returned = with_memory(lambda: function(LIST.give(base), dict(config)), None, None)
     loss, samples, metrics = unpack(returned, _EVALUATION, "loss, rows evaluated on, metrics")
     found = read_metrics({"loss": loss}, _EVALUATION)
     rows = read_samples(samples, _EVALUATION, "rows evaluated on")
@@ -232,41 +248,50 @@ def _number(name: str, value: Any, who: str) -> float:
     return float(plain)
 
 
-def with_memory(work: Callable[[], Any], config: Config) -> Any:
-    """Do ``work``; where the device's memory is too small, free it and say what to change.
+def with_memory(work: Callable[[], Any], trial: Callable[[int], Any] | None, tried: Any) -> Any:
+    """Do ``work``; where the memory is too small, free it and say what to change.
+
+    Args:
+        trial: does the same with so many rows a batch; None where only the function knows how
+            many it takes.
+        tried: how many they were.
 
     Raises:
         InsufficientResourcesError: the memory was too small; it is free again.
     """
-    torch = sys.modules.get("torch")
-    kinds: tuple[type[BaseException], ...] = (MemoryError,)
-    if torch is not None:
-        kinds = (torch.OutOfMemoryError, *kinds)
     try:
         return work()
-    except kinds:
-        # The error holds the frames that hold the tensors: let go of it first, then free.
-        pass
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Here the error is gone, which held the frames that held the tensors.
     free_memory()
-    batch = config.get("batch_size")
-    fewer = max(1, int(batch) // 4) if isinstance(batch, int) else None
-    raise too_small(fewer, batch)
-
-
-def free_memory() -> None:
-    """Give back what the device holds for nobody."""
-    gc.collect()
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    device = "cuda" if torch is not None and torch.cuda.is_available() else "cpu"
+    if trial is None or torch is None or not isinstance(tried, int) or tried < 1:
+        raise too_small(device, None, None)
+    raise too_small(device, tried, fitting_batch(_to_first_step(trial), tried, device))
 
 
-def too_small(fits: int | None, batch: Any) -> InsufficientResourcesError:
-    """The error of a device whose memory is too small, and the batch size that ``fits``."""
-    way_out = (
-        "train in smaller batches" if fits is None else f"choose a batch_size of {fits} or less"
-    )
-    return InsufficientResourcesError(
-        f"The device has too little memory to train in batches of {batch}; its memory is free "
-        f"again: {way_out}, or train on the cpu."
-    )
+def _to_first_step(trial: Callable[[int], Any]) -> Callable[[int], None]:
+    """A trial that ends with its first optimizer step: no second one needs more memory."""
+
+    def step(rows: int) -> None:
+        from torch.optim.optimizer import register_optimizer_step_post_hook
+
+        def enough(*_: Any) -> None:
+            raise _EnoughError
+
+        handle = register_optimizer_step_post_hook(enough)
+        try:
+            trial(rows)
+        except _EnoughError:
+            pass
+        finally:
+            handle.remove()
+
+    return step
+
+
+class _EnoughError(BaseException):
+    """The first step is done. No ``Exception``: a training function may catch those."""

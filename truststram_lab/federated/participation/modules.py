@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from truststram_lab.exceptions import InvalidInputError
+from truststram_lab.exceptions import InsufficientResourcesError, InvalidInputError
+from truststram_lab.learning.memory import fitting_batch, is_out_of_memory, too_small
 from truststram_lab.learning.training import Stopped, round_seed
 from truststram_lab.learning.weights import State
 
 from .forms import Form, read_like
-from .functions import Config, Trained, free_memory, too_small
+from .functions import Config, Trained
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +54,6 @@ class ModuleTraining:
             InsufficientResourcesError: the device's memory is too small; the sentence has the
                 batch size that was tried and fits.
         """
-        import torch
 
         if not len(self.x) or len(self.x) != len(self.y):
             raise InvalidInputError(
@@ -65,11 +65,12 @@ class ModuleTraining:
         self.module.load_state_dict(Form("tensors", own).give(base))
         try:
             loss = self._train(config)
-        except torch.OutOfMemoryError:
-            loss = None  # the error holds the frames that hold the tensors
-        if loss is None:
-            size = int(config["batch_size"])
-            raise too_small(self._fitting(size), size)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            loss = None
+        if loss is None:  # here the error is gone, which held the frames that held the tensors
+            raise self._too_small(int(config["batch_size"]))
         state = read_like(self.module.state_dict(), base, "training")
         return Trained(state, len(self.x), {"loss": loss})
 
@@ -98,24 +99,22 @@ class ModuleTraining:
             total = float(summed) / len(x)  # one look an epoch: it makes an accelerator wait
         return total
 
-    def _fitting(self, size: int) -> int | None:
-        """The largest batch of size / 2, / 4, ... that trains; None if not even one row does."""
+    def _too_small(self, size: int) -> InsufficientResourcesError:
         import torch
 
         device = next(self.module.parameters()).device
         x, y = torch.as_tensor(self.x), torch.as_tensor(self.y)
-        fits = min(size, len(x)) // 2
-        while fits >= 1:
-            self.module.zero_grad(set_to_none=True)
-            free_memory()
+
+        def step(rows: int) -> None:
+            places = torch.arange(rows) % len(x)
             try:
-                self.loss(self.module(x[:fits].to(device)), y[:fits].to(device)).backward()
-                break
-            except torch.OutOfMemoryError:
-                fits //= 2
+                self.loss(self.module(x[places].to(device)), y[places].to(device)).backward()
+            finally:
+                self.module.zero_grad(set_to_none=True)
+
         self.module.zero_grad(set_to_none=True)
-        free_memory()
-        return fits or None
+        tried = min(size, len(x))
+        return too_small(device.type, tried, fitting_batch(step, tried, device.type))
 
 
 def _sgd(config: Config) -> OptimizerFactory:

@@ -21,8 +21,9 @@ class RoundsPort(Protocol):
     """The rounds of one platform, for one site; ``client.ParticipantClient`` is one."""
 
     @property
-    def assignments(self) -> Callable[[float], list[Assignment]]:
-        """Open rounds of this site, waiting up to so many seconds for one."""
+    def assignments(self) -> Callable[[float, str | None], list[Assignment]]:
+        """Open rounds of this site, waiting up to so many seconds for one; the plan of that
+        digest is known and need not be repeated."""
 
     @property
     def plan(self) -> Callable[[str], RoundPlan]:

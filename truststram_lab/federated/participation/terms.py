@@ -13,7 +13,7 @@ from truststram_lab.schemas.registry import Architecture
 from truststram_lab.schemas.strategies import AnyStrategy
 from truststram_lab.schemas.tables import Signature, Statistics
 
-__all__ = ["Terms", "terms_of"]
+__all__ = ["Terms", "plan_in", "terms_of"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,17 @@ class Terms:
     def proximal_mu(self) -> float:
         """The strength of the pull to the global model; 0 without one."""
         return float(getattr(self.strategy, "mu", 0.0))
+
+
+def plan_in(assignment: Assignment) -> RoundPlan:
+    """The plan that a whole assignment brings along, for those that only name it."""
+    parts = {
+        name: value
+        for name in RoundPlan.model_fields
+        if (value := getattr(assignment, name)) is not None
+    }
+    # Not validated: every part of it was.
+    return RoundPlan.model_construct(**parts)
 
 
 def terms_of(assignment: Assignment, plan: RoundPlan | None = None) -> Terms:

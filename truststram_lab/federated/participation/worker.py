@@ -25,7 +25,7 @@ from . import machine as steps
 from .machine import Machine, Patience, Step, Steps
 from .outbox import Outbox, Parcel
 from .ports import Performer, RoundsPort
-from .terms import Terms, terms_of
+from .terms import Terms, plan_in, terms_of
 
 __all__ = ["ParticipationEvent", "Worker"]
 
@@ -203,7 +203,7 @@ class Worker:
     def _do(self, step: Step) -> Any:
         match step:
             case steps.Poll(wait_s):
-                found = self._port.assignments(wait_s)
+                found = self._port.assignments(wait_s, next(iter(self._plans), None))
                 for assignment in found:
                     self._know(assignment)
                 return found
@@ -250,12 +250,13 @@ class Worker:
     def _read_terms(self, assignment: Assignment) -> Terms:
         sha256 = assignment.plan_sha256
         plan = None
-        # An assignment that brings its terms along saves the way.
-        if sha256 is not None and assignment.config is None:
+        if sha256 is not None:
+            # One that brings its terms along saves the way, and the next one leaves them out.
             plan = self._plans.get(sha256)
             if plan is None:
+                short = assignment.config is None
+                plan = self._port.plan(sha256) if short else plan_in(assignment)
                 # One run at a time is the rule, so one plan is enough to remember.
-                plan = self._port.plan(sha256)
                 self._plans = {sha256: plan}
         terms = terms_of(assignment, plan)
         self._terms[assignment.round_id] = terms

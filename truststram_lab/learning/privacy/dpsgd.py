@@ -17,6 +17,7 @@ import numpy as np
 
 from ...exceptions import InvalidInputError
 from ...schemas.privacy import RecordPlan
+from ..memory import is_out_of_memory
 from .mechanisms import cohort
 from .noise import NoiseSource, SecureRandom, add_noise
 
@@ -139,7 +140,7 @@ def clipped_gradient_sum(
         try:
             gradients, values = of_rows(held, *part)
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError):
+            if is_out_of_memory(error):
                 raise
             raise InvalidInputError(
                 "The model's gradients cannot be taken row by row (torch has no batching rule for "

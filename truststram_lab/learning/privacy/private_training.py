@@ -12,6 +12,7 @@ from ...exceptions import InsufficientResourcesError, InvalidInputError
 from ...schemas.federation import LocalTraining
 from ...schemas.privacy import RecordPlan
 from ...schemas.registry import Architecture, DropoutLayer
+from ..memory import free_memory, is_out_of_memory
 from ..network import check_state
 from ..training import Stopped, check_rows, loss_of, refuse_diverged, sgd_step
 from ..weights import State
@@ -58,8 +59,6 @@ def train_privately(
         Stopped, InvalidInputError, InsufficientResourcesError: as ``training.train``. Noise of a
             step that was drawn counts as spent whether or not the round ends.
     """
-    import torch
-
     check_state(state, architecture)
     check_rows(architecture, x, y)
     if device == "mps" and local.dtype == "float64":
@@ -72,11 +71,11 @@ def train_privately(
         return _train(
             architecture, state, x, y, local, plan, device, should_stop, on_step, draws, source
         )
-    except torch.OutOfMemoryError:
-        # The error holds the frames that hold the tensors: let go of it, then free.
-        pass
-    if device == "cuda":
-        torch.cuda.empty_cache()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Here the error is gone, which held the frames that held the tensors.
+    free_memory()
     raise InsufficientResourcesError(
         f"{device} has too little memory for the gradients of single rows; its memory is free "
         "again: choose device cpu, or a smaller network."
