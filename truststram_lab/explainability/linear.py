@@ -89,6 +89,8 @@ def _owners(step: Any, owner: np.ndarray, names: tuple[str, ...]) -> np.ndarray 
             wide = [w - d for w, d in zip(wide, dropped, strict=True)]
         found = np.repeat(owner, wide)
         return found if len(found) == len(step.get_feature_names_out()) else None
+    if kind == "FunctionTransformer" and step.func is None:
+        return owner  # a column transformer's "passthrough"
     if kind in _COLUMNWISE:
         return owner if _same_width(step, len(owner)) else None
     return None

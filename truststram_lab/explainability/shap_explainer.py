@@ -238,7 +238,7 @@ def _notes(background: Rows | None) -> tuple[str, ...]:
     many = "is one row" if len(shown) == 1 else f"has {len(shown)} rows that are all the same"
     note = (
         f"background_data {many}: every number is a difference from that single point, columns "
-        "that equal it get exactly 0, and nothing is averaged. Pass typical rows that differ."
+        "that equal it get 0, and nothing is averaged. Pass typical rows that differ."
     )
     warnings.warn(note, UserWarning, stacklevel=3)
     return (note,)
