@@ -33,7 +33,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  || $(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	@echo "== 3/3 truststram-lab and what it needs"
 	@$(PIP) install -c constraints.txt -e '.[dev]'
-	@$(PIP) install --quiet --no-deps --target $(VENV)/oracles -r tests/learning/oracles.txt
+	@$(PIP) install --quiet --no-deps --target $(VENV)/oracles -r tests/learning/oracles.txt \
+	  -r tests/explainability/oracles.txt
 	@mkdir -p $(VENV)/share/jupyter/labextensions $(VENV)/etc/jupyter/jupyter_server_config.d
 	@rm -rf $(VENV)/share/jupyter/labextensions/truststram-lab # pip copies the bundle of that moment
 	@ln -sfn "$(CURDIR)/truststram_lab/labextension" $(VENV)/share/jupyter/labextensions/truststram-lab
