@@ -5,9 +5,9 @@ C.1 (data and settings), section 5.2 and figure 1 (the ordering). https://arxiv.
 
 30 devices of power-law sizes, multinomial logistic regression, 10 devices a round, 20 epochs,
 batches of 10, learning rate 0.01, 200 rounds. FedAvg drops who is late; FedProx with mu = 0
-takes what they have done; mu = 1 is the paper's choice for this data. The ordering holds where
-no device has most of the rows: with 42,074 of 52,492 at one (seed 3), its partial work moves the
-model more than dropping it does.
+takes what they have done; mu = 1 is the paper's choice for this data. Power-law
+sizes can put nearly all rows at one device; seed 3 does (42,074 of 52,492), and there mu = 0 ends
+above FedAvg (1.16 and 0.80), while mu = 1 is far below both (0.34). Measured at seeds 0 to 4.
 """
 
 from __future__ import annotations

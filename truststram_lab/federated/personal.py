@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -125,9 +126,11 @@ def train_ditto(
     Li et al. 2021, "Ditto: Fair and Robust Federated Learning Through Personalization",
     algorithm 1. https://arxiv.org/abs/2012.04221
     """
-    if not (math.isfinite(lambda_ditto) and lambda_ditto >= 0):
+    number = isinstance(lambda_ditto, numbers.Real) and not isinstance(lambda_ditto, bool)
+    if not (number and math.isfinite(lambda_ditto) and lambda_ditto >= 0):
         raise InvalidInputError(
-            f"lambda_ditto is {lambda_ditto!r}, but must be 0 or more; {DITTO_LAMBDA} is usual.",
+            f"lambda_ditto is {lambda_ditto!r:.60}, but must be a number from 0 up; "
+            f"{DITTO_LAMBDA} is usual.",
             field="lambda_ditto",
         )
     shared, form = take_weights(global_model, "global_model")
@@ -166,12 +169,25 @@ def train_fedper(
     https://arxiv.org/abs/1912.00818
     """
     base, form = take_weights(model, "model")
-    heads = [head_layers] if isinstance(head_layers, str) else list(head_layers)
+    heads = _names(head_layers)
     body, _ = split_head(base, heads)
     trained = _train(local_train_fn, base, form)
     new_body, new_head = split_head(trained.state, heads)
     change = _floats(weights.delta(body, new_body))
     return FedPerResult(form.give(change), form.give(new_head), trained.samples, trained.metrics)
+
+
+def _names(head_layers: Any) -> list[str]:
+    given = [head_layers] if isinstance(head_layers, str) else head_layers
+    heads = list(given) if isinstance(given, Iterable) else [given]
+    wrong = next((name for name in heads if not isinstance(name, str)), None)
+    if wrong is not None or given is None:
+        raise InvalidInputError(
+            f"head_layers has {wrong!r:.60}, which is no name of a layer; name layers such as "
+            "['classifier'].",
+            field="head_layers",
+        )
+    return heads
 
 
 def _train(function: TrainFunction, base: State, form: Form) -> Trained:

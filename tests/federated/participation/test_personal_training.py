@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from truststram_lab import verbs
 from truststram_lab.exceptions import InvalidInputError, UpdateRejectedError
 from truststram_lab.federated import (
     FederatedClient,
@@ -62,8 +63,11 @@ def test_a_ditto_result_is_read_in_three_ways_and_keeps_the_callers_kind():
 
 
 def test_lambda_is_named_and_checked_and_zero_is_a_model_of_its_own():
-    with pytest.raises(InvalidInputError, match=r"lambda_ditto is -0\.1, but must be 0 or more"):
-        train_ditto(state(1.0), state(1.0), sgd(1), lambda_ditto=-0.1)
+    for wrong in (-0.1, float("nan"), float("inf"), "0.1", None, True):
+        with pytest.raises(
+            InvalidInputError, match=r"lambda_ditto is .*, but must be .* from 0 up"
+        ):
+            train_ditto(state(1.0), state(1.0), sgd(1), lambda_ditto=wrong)
     alone = train_ditto(state(1.0), state(-3.0), sgd(), lambda_ditto=0)
     assert alone.personal_state["head.weight"].item() == pytest.approx(TARGET, rel=1e-5)
 
@@ -95,6 +99,9 @@ def test_a_head_that_is_not_there_is_said_with_the_layers_before_anything_trains
 
     with pytest.raises(InvalidInputError, match="The layers are body, head"):
         train_fedper(state(1.0), ["classifier.weight"], train)
+    for wrong in (None, [3], 3):
+        with pytest.raises(InvalidInputError, match="no name of a layer"):
+            train_fedper(state(1.0), wrong, train)
 
 
 def test_a_delta_added_to_its_base_is_the_new_state():
@@ -147,3 +154,45 @@ def test_a_client_offers_both_and_needs_no_connection_for_them():
     assert client.train_fedper(
         model=state(1.0), head_layers=["head.weight"], local_train_fn=sgd(2)
     ).head_state
+
+
+NAN = torch.tensor([float("nan")])
+WRONG = [
+    (lambda s: (s, 5), "returned a tuple of 2, expected 3 values"),
+    (
+        lambda s: ({**s, "head.weight": torch.ones(2, 2)}, 5, {}),
+        r"'head.weight' with shape \(2, 2\)",
+    ),
+    (lambda s: ({**s, "hed.weight": torch.ones(1)}, 5, {}), "did you mean 'head.weight'"),
+    (lambda s: ({**s, "head.weight": NAN}, 5, {}), "'head.weight' with 1 values of 1 that are not"),
+]
+
+
+@pytest.mark.parametrize(("train", "says"), WRONG)
+@pytest.mark.parametrize("own", [False, True], ids=["function", "client"])
+def test_a_wrong_answer_names_the_key_whoever_trains_a_personal_model(train, says, own):
+    client = FederatedClient(auth_token_provider=lambda: "token")
+    ditto, fedper = (
+        (client.train_ditto, client.train_fedper) if own else (train_ditto, train_fedper)
+    )
+    with pytest.raises(UpdateRejectedError, match=says):
+        ditto(state(1.0), state(1.0), train)
+    with pytest.raises(UpdateRejectedError, match=says):
+        fedper(state(1.0), ["head"], train)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("quantization:bits=0", "bits of 'quantization' is 0; give a whole number, 1 to 32"),
+        ("quantization:bits=33", "bits of 'quantization' is 33; give a whole number, 1 to 32"),
+        ("sparsification:top_k=0", "top_k of 'sparsification' is 0; give a share over 0"),
+    ],
+)
+def test_a_filter_out_of_range_is_refused_with_the_range_wherever_it_is_given(text, says):
+    kind, _, parameter = text.partition(":")
+    name, _, value = parameter.partition("=")
+    with pytest.raises(InvalidInputError, match=says):
+        apply_filters(state(1.0), [{"type": kind, name: int(value)}])
+    with pytest.raises(InvalidInputError, match=says):
+        verbs.join("any", "breast-cancer", filters=[text], dry_run=True)
