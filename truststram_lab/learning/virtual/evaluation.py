@@ -9,7 +9,7 @@ import torch
 
 from ...exceptions import InvalidInputError
 from .results import check_start
-from .task import Client, Evaluation, Loss, Task, rows_of
+from .task import Client, Evaluation, Loss, Task, rows_of, tensor_of
 
 __all__ = ["accuracy_of", "evaluate_all", "evaluate_each", "load", "row_losses"]
 
@@ -37,7 +37,7 @@ def load(module: torch.nn.Module, state: Mapping[str, np.ndarray]) -> None:
     """Write a state into a module in place."""
     with torch.no_grad():
         for name, value in module.state_dict().items():
-            value.copy_(torch.from_numpy(np.asarray(state[name])))
+            value.copy_(tensor_of(state[name]))
 
 
 def evaluate_all(
