@@ -8,19 +8,14 @@ import numpy as np
 import torch
 
 from ...exceptions import InvalidInputError
+from .losses import row_losses
 from .results import check_start
-from .task import Client, Evaluation, Loss, Task, rows_of, tensor_of
+from .task import Client, Evaluation, Task, rows_of, tensor_of
 
-__all__ = ["accuracy_of", "evaluate_all", "evaluate_each", "load", "row_losses"]
+__all__ = ["accuracy_of", "evaluate_all", "evaluate_each", "load"]
 
 #: Rows of one pass; more gain nothing.
 _ROWS = 8192
-
-
-def row_losses(loss: Loss, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor | None:
-    """The loss of each row (n,), or None where the loss gives their mean alone."""
-    found = loss(outputs, targets)
-    return found if found.ndim == 1 and len(found) == len(outputs) else None
 
 
 def accuracy_of(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor | None:

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from ...exceptions import InvalidInputError
-from .evaluation import row_losses
 from .loop import LoopTrainer, drawn_dropouts
+from .losses import row_losses
 from .task import Adam, Client, Sgd, Task, Trainer, Work, rows_of
 from .vectorized import VectorizedTrainer
 

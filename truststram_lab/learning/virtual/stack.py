@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
-from torch import nn
-from torch.func import vmap
-from torch.nn import functional
 
 from ...exceptions import InvalidInputError
 from .draws import new_order
 from .evaluation import accuracy_of
+from .losses import batched_losses
 from .program import Drop, Program
 from .results import check_start
-from .task import Client, Evaluation, Loss, Task, Work, rows_of, tensor_of
+from .task import Client, Evaluation, Task, Work, rows_of, tensor_of
 
-__all__ = ["Batch", "Rows", "Terms", "batched_losses", "evaluate_stacked", "stacked"]
+__all__ = ["Batch", "Rows", "Terms", "evaluate_stacked", "stacked"]
 
 
 def stacked(
@@ -95,8 +91,8 @@ class Rows:
         width = int(counts.max())
         within = begin[:, None] + np.arange(width)
         np.minimum(within, self._sizes[:active, None] - 1, out=within)
-        first = torch.from_numpy(self.first[:active, None])
-        at = self._order.take(torch.from_numpy(within) + first) + first
+        begins = torch.from_numpy(self.first[:active, None])
+        at = self._order.take(torch.from_numpy(within) + begins) + begins
         at = at.view(-1).to(self.x.device)
         return Batch(
             self.x.index_select(0, at).view(active, width, *self.x.shape[1:]),
@@ -164,46 +160,6 @@ def _like(
                 stack[place] = tensor_of(state[name])
         found.append(stack)
     return found
-
-
-def batched_losses(loss: Loss, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The loss of each row, (C, B), of outputs (C, B, ...) and targets (C, B, ...)."""
-    flat, wanted = outputs.flatten(0, 1), targets.flatten(0, 1)
-    found = _by_rows(loss)(flat, wanted)
-    if found.ndim != 1 or len(found) != len(flat):
-        # A mean: row by row it is the row's own loss.
-        found = vmap(lambda row, target: loss(row.unsqueeze(0), target.unsqueeze(0)))(flat, wanted)
-    return found.view(outputs.shape[:2])
-
-
-def _by_rows(loss: Loss) -> Loss:
-    """A mean of torch's over the rows, as the numbers that it is the mean of: a cheaper way."""
-    kinds = (nn.CrossEntropyLoss, nn.BCEWithLogitsLoss, nn.MSELoss, nn.L1Loss)
-    calls = {
-        functional.cross_entropy,
-        functional.binary_cross_entropy_with_logits,
-        functional.mse_loss,
-        functional.l1_loss,
-    }
-    if isinstance(loss, nn.Module):
-        if type(loss) not in kinds or loss.reduction != "mean":
-            return loss
-        loss = copy.copy(loss)
-        loss.reduction = "none"
-    elif loss in calls:
-        loss = partial(loss, reduction="none")
-    else:
-        return loss
-    each = loss
-
-    def rows(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return (
-            each(outputs, targets).flatten(1).mean(1)
-            if targets.ndim > 1
-            else each(outputs, targets)
-        )
-
-    return rows
 
 
 def evaluate_stacked(
