@@ -19,6 +19,7 @@ from truststram_lab.learning.privacy.private_training import train_privately
 from truststram_lab.learning.training import Stopped, initial_state
 from truststram_lab.learning.virtual import Client, Sgd, Task, Work, choose
 from truststram_lab.learning.virtual.grouping import groups_of
+from truststram_lab.learning.virtual.probe import chunk_of
 from truststram_lab.learning.virtual.vectorized import VectorizedTrainer
 from truststram_lab.learning.weights import State, apply
 from truststram_lab.schemas.federation import LocalTraining
@@ -329,6 +330,14 @@ def test_the_faster_of_both_is_taken(
     trainer = choose(_task(), _classes(4))
     assert trainer.backend == backend
     assert "10.0 times as" in trainer.why
+
+
+def test_the_chunk_grows_with_the_device_and_shrinks_with_the_module() -> None:
+    task, clients = _task(), _classes(1)
+    assert chunk_of(task, clients, "cuda") > chunk_of(task, clients, "cpu")
+    large = Task(nn.Linear(4, 500_000))
+    assert chunk_of(large, clients, "cpu") == 1
+    assert 1 < chunk_of(large, clients, "cuda") < chunk_of(task, clients, "cuda")
 
 
 def test_wrong_words_get_one_sentence() -> None:

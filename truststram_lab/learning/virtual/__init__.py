@@ -24,9 +24,10 @@ from __future__ import annotations
 
 from .choice import choose
 from .store import ClientStates
-from .task import AdamW, Client, Evaluation, Sgd, Task, Trained, Trainer, Work
+from .task import Adam, AdamW, Client, Evaluation, Sgd, Task, Trained, Trainer, Work
 
 __all__ = [
+    "Adam",
     "AdamW",
     "Client",
     "ClientStates",

@@ -8,19 +8,14 @@ import numpy as np
 import torch
 
 from ...exceptions import InvalidInputError
+from .losses import row_losses
 from .results import check_start
-from .task import Client, Evaluation, Loss, Task, rows_of
+from .task import Client, Evaluation, Task, rows_of, tensor_of
 
-__all__ = ["accuracy_of", "evaluate_all", "evaluate_each", "load", "row_losses"]
+__all__ = ["accuracy_of", "evaluate_all", "evaluate_each", "load"]
 
 #: Rows of one pass; more gain nothing.
 _ROWS = 8192
-
-
-def row_losses(loss: Loss, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor | None:
-    """The loss of each row (n,), or None where the loss gives their mean alone."""
-    found = loss(outputs, targets)
-    return found if found.ndim == 1 and len(found) == len(outputs) else None
 
 
 def accuracy_of(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor | None:
@@ -37,7 +32,7 @@ def load(module: torch.nn.Module, state: Mapping[str, np.ndarray]) -> None:
     """Write a state into a module in place."""
     with torch.no_grad():
         for name, value in module.state_dict().items():
-            value.copy_(torch.from_numpy(np.asarray(state[name])))
+            value.copy_(tensor_of(state[name]))
 
 
 def evaluate_all(

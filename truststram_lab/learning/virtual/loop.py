@@ -16,7 +16,7 @@ from .draws import DrawnDropout, batch_of, dropout_shapes, dropped, mask_of, new
 from .evaluation import evaluate_all, evaluate_each, load
 from .optimizers import Stepper
 from .results import check_start, results
-from .task import AdamW, Client, Evaluation, Sgd, Task, Trained, Work, never, rows_of
+from .task import Adam, Client, Evaluation, Sgd, Task, Trained, Work, never, rows_of, tensor_of
 
 __all__ = ["LoopTrainer", "drawn_dropouts", "row_masks"]
 
@@ -110,7 +110,7 @@ class LoopTrainer:
     def _stepper(self) -> Callable[[Sequence[torch.Tensor]], None]:
         how = self.task.optimizer
         values = list(self._trained.values())
-        if isinstance(how, Sgd | AdamW):
+        if isinstance(how, Sgd | Adam):
             ours = Stepper(how, values)
             return lambda gradients: ours.step(values, gradients)
         other = how(values)
@@ -128,7 +128,7 @@ class LoopTrainer:
 
         def like(state: Mapping[str, np.ndarray]) -> list[torch.Tensor]:
             return [
-                torch.from_numpy(state[name]).to(value.device, value.dtype)
+                tensor_of(state[name]).to(value.device, value.dtype)
                 for name, value in self._trained.items()
             ]
 

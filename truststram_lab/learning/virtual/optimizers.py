@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from .task import AdamW, Sgd
+from .task import Adam, Sgd
 
 __all__ = ["Stepper"]
 
@@ -22,10 +22,10 @@ class Stepper:
         parameters: stepped in place; ``step`` may take fewer clients, the first ``active``.
     """
 
-    def __init__(self, optimizer: Sgd | AdamW, parameters: Sequence[torch.Tensor]) -> None:
+    def __init__(self, optimizer: Sgd | Adam, parameters: Sequence[torch.Tensor]) -> None:
         self._optimizer = optimizer
         self._taken = 0
-        keeps = 2 if isinstance(optimizer, AdamW) else int(optimizer.momentum > 0)
+        keeps = 2 if isinstance(optimizer, Adam) else int(optimizer.momentum > 0)
         self._memory = [[torch.zeros_like(value) for value in parameters] for _ in range(keeps)]
 
     @torch.no_grad()
@@ -64,7 +64,7 @@ def _sgd(
 
 
 def _adam(
-    how: AdamW,
+    how: Adam,
     weight: torch.Tensor,
     gradient: torch.Tensor,
     memory: list[torch.Tensor],

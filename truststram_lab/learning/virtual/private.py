@@ -15,8 +15,9 @@ from ..privacy.dpsgd import refuse_shared_rows
 from ..privacy.mechanisms import cohort
 from ..privacy.noise import SecureRandom, add_noise
 from .loop import row_masks
+from .losses import batched_losses
 from .program import Program
-from .stack import Rows, batched_losses
+from .stack import Rows
 from .task import Task, Work
 
 __all__ = ["PrivateGroup"]

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.func import vmap
 
 from ...exceptions import InvalidInputError
 from .draws import new_order
 from .evaluation import accuracy_of
+from .losses import batched_losses
 from .program import Drop, Program
 from .results import check_start
-from .task import Client, Evaluation, Loss, Task, Work, rows_of
+from .task import Client, Evaluation, Task, Work, rows_of, tensor_of
 
-__all__ = ["Batch", "Rows", "Terms", "batched_losses", "evaluate_stacked", "stacked"]
+__all__ = ["Batch", "Rows", "Terms", "evaluate_stacked", "stacked"]
 
 
 def stacked(
@@ -26,9 +26,7 @@ def stacked(
     found: dict[str, torch.Tensor] = {}
     same = all(state is states[0] for state in states)
     for name, array in states[0].items():
-        one = torch.from_numpy(
-            np.asarray(array) if same else np.stack([state[name] for state in states])
-        )
+        one = tensor_of(array if same else np.stack([state[name] for state in states]))
         wanted = getattr(torch, dtype) if one.is_floating_point() else one.dtype
         one = one.to(device=device, dtype=wanted)
         found[name] = one.expand(len(states), *one.shape).clone() if same else one
@@ -93,8 +91,8 @@ class Rows:
         width = int(counts.max())
         within = begin[:, None] + np.arange(width)
         np.minimum(within, self._sizes[:active, None] - 1, out=within)
-        first = torch.from_numpy(self.first[:active, None])
-        at = self._order.take(torch.from_numpy(within) + first) + first
+        begins = torch.from_numpy(self.first[:active, None])
+        at = self._order.take(torch.from_numpy(within) + begins) + begins
         at = at.view(-1).to(self.x.device)
         return Batch(
             self.x.index_select(0, at).view(active, width, *self.x.shape[1:]),
@@ -153,25 +151,15 @@ def _like(
     one = states[0]
     for name, value in weights.items():
         if one is not None and all(state is one for state in states):
-            shared = torch.from_numpy(np.asarray(one[name])).to(value.device, value.dtype)
+            shared = tensor_of(one[name]).to(value.device, value.dtype)
             found.append(shared.expand(value.shape))
             continue
         stack = value.detach().clone() if keep else torch.zeros_like(value)
         for place, state in enumerate(states):
             if state is not None:
-                stack[place] = torch.from_numpy(np.asarray(state[name]))
+                stack[place] = tensor_of(state[name])
         found.append(stack)
     return found
-
-
-def batched_losses(loss: Loss, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The loss of each row, (C, B), of outputs (C, B, ...) and targets (C, B, ...)."""
-    flat, wanted = outputs.flatten(0, 1), targets.flatten(0, 1)
-    found = loss(flat, wanted)
-    if found.ndim != 1 or len(found) != len(flat):
-        # A mean: row by row it is the row's own loss.
-        found = vmap(lambda row, target: loss(row.unsqueeze(0), target.unsqueeze(0)))(flat, wanted)
-    return found.view(outputs.shape[:2])
 
 
 def evaluate_stacked(
@@ -238,7 +226,7 @@ def _evaluated(
 
     x, y = filled("x"), filled("y")
     outputs = program(weights, x, _no_masks)
-    losses = batched_losses(task.loss, outputs, y).double().cpu().numpy()
+    losses = batched_losses(task.loss, outputs, y).cpu().double().numpy()
     right = accuracy_of(outputs.flatten(0, 1), y.flatten(0, 1))
     hits = None if right is None else right.view(x.shape[:2]).cpu().numpy()
     return [

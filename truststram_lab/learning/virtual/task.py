@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "Adam",
     "AdamW",
     "Client",
     "Evaluation",
@@ -32,6 +33,8 @@ __all__ = [
     "Work",
     "default_loss",
     "never",
+    "rows_of",
+    "tensor_of",
 ]
 
 #: (outputs (n, ...), targets (n, ...)) -> a mean over the rows, or one number a row (n,).
@@ -49,27 +52,34 @@ class Sgd:
 
 
 @dataclass(frozen=True)
-class AdamW:
-    """Adam, or AdamW, as torch defines them, with new moments every round.
-
-    Args:
-        decoupled: True shrinks the weights apart from the gradient (AdamW), False adds the
-            weight decay to the gradient (Adam).
+class Adam:
+    """Adam as ``torch.optim.Adam`` defines it, with new moments every round.
 
     Kingma and Ba 2015, "Adam", algorithm 1. https://arxiv.org/abs/1412.6980
-    Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 2.
-    https://arxiv.org/abs/1711.05101
     """
 
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
-    decoupled: bool = True
+    #: Whether weights shrink apart from the gradient, or the decay is added to it.
+    decoupled: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """AdamW as ``torch.optim.AdamW`` defines it, with new moments every round.
+
+    Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 2.
+    https://arxiv.org/abs/1711.05101
+    """
+
+    weight_decay: float = 0.01
+    decoupled: ClassVar[bool] = True
 
 
 #: A description that both trainers know, or (parameters) -> torch optimizer, for the loop alone.
-Optimizer: TypeAlias = "Sgd | AdamW | Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]"
+Optimizer: TypeAlias = "Sgd | Adam | Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]"
 
 
 def default_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -135,7 +145,7 @@ class Task:
     @property
     def learning_rate(self) -> float | None:
         """The optimizer's rate, None where only its maker knows it."""
-        return self.optimizer.lr if isinstance(self.optimizer, Sgd | AdamW) else None
+        return self.optimizer.lr if isinstance(self.optimizer, Sgd | Adam) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +226,7 @@ class Trained:
 
     Attributes:
         delta: trained minus start, in the start's types; buffers such as running means too.
+            A view into arrays of the whole chunk: copy what is to be kept.
         samples: the client's rows.
         steps: taken.
         loss: mean over the rows of the last epoch, each before its step, as ``training.train``.
@@ -282,10 +293,19 @@ def never() -> bool:
     return False
 
 
+def tensor_of(values: Any) -> torch.Tensor:
+    """A tensor on the array's own memory, or on a copy where torch could not write."""
+    import torch
+
+    array = np.asarray(values)
+    usable = array.flags.writeable and array.dtype.isnative and min(array.strides, default=0) >= 0
+    return torch.from_numpy(array if usable else array.astype(array.dtype.newbyteorder("=")))
+
+
 def rows_of(values: Any, dtype: str, device: str) -> torch.Tensor:
     """A client's rows as a tensor: floats in the task's type, whole numbers as int64."""
     import torch
 
-    found = values if isinstance(values, torch.Tensor) else torch.from_numpy(np.asarray(values))
+    found = values if isinstance(values, torch.Tensor) else tensor_of(values)
     wanted = getattr(torch, dtype) if found.is_floating_point() else torch.int64
     return found.to(device=device, dtype=wanted)

@@ -17,12 +17,13 @@ from ..training import Stopped
 from .draws import dropout_shapes
 from .evaluation import evaluate_all
 from .grouping import Group, groups_of, waste
+from .losses import batched_losses
 from .optimizers import Stepper
 from .private import PrivateGroup
 from .program import program_of
 from .results import check_start, results
-from .stack import Rows, Terms, batched_losses, evaluate_stacked, stacked
-from .task import AdamW, Client, Evaluation, Sgd, Task, Trained, Work, never, rows_of
+from .stack import Rows, Terms, evaluate_stacked, stacked
+from .task import Adam, Client, Evaluation, Sgd, Task, Trained, Work, never, rows_of
 
 __all__ = ["VectorizedTrainer"]
 
@@ -125,7 +126,7 @@ class VectorizedTrainer:
 
     def _stepper(self, weights: Mapping[str, torch.Tensor]) -> Stepper:
         how = self.task.optimizer
-        assert isinstance(how, Sgd | AdamW)
+        assert isinstance(how, Sgd | Adam)
         return Stepper(how, [weights[name] for name in self._trained])
 
     def _plain(
