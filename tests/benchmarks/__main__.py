@@ -29,6 +29,7 @@ PARTS = (
     "round_cost",
     "delta_chain",
     "virtual_clients",
+    "explanations",
 )
 
 

@@ -18,6 +18,7 @@ LINES = [
     "from truststram.exceptions import TrustStramException, ModelNotFoundError",
     "from truststram.federated import FederatedLearningCoordinator",
     "from truststram.federated import FederatedServer, FederatedClient",
+    "from truststram.explainability import SHAPExplainer, LIMEExplainer, BaseExplainer",
     "from edgeml import FederatedClient",
     "from edgeml.federated import compute_state_dict_delta",
     "from edgeml.federated import apply_filters",
@@ -44,7 +45,9 @@ def test_the_documented_lines_import_one_and_the_same():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("package", ["truststram", "edgeml", "truststram_lab.federated"])
+@pytest.mark.parametrize(
+    "package", ["truststram", "truststram.explainability", "edgeml", "truststram_lab.federated"]
+)
 def test_importing_a_shim_loads_nothing_heavy(package):
     heavy = "{'torch', 'pandas', 'shap', 'matplotlib', 'ipywidgets', 'fastapi'}"
     done = python(f"import {package}, sys; assert not {heavy} & set(sys.modules)")

@@ -29,6 +29,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 
 from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.explainability import SHAPExplainer
+from truststram_lab.explainability.tree_models import read_trees
 
 COLUMNS = 5
 
@@ -84,6 +85,25 @@ def test_interventional_trees_are_the_definition(name, classes):
     explainer = SHAPExplainer(model, x[:9])
     assert explainer.method == "tree_interventional"
     check(explainer, model, x[30:33], x[:9])
+
+
+@pytest.mark.parametrize("name", ["forest", "boosting", "histogram boosting"])
+def test_rows_on_a_threshold_go_the_way_the_model_sends_them(name):
+    x, y = table()
+    model = TREES[name].fit(x, y)
+    trees = read_trees(model)
+    rows = []
+    for node in np.flatnonzero(trees.feature >= 0):
+        for step in (-1e-9, -1e-17, 0.0, 1e-17, 1e-9):  # within float32's grain, and beyond
+            row = x[node % len(x)].copy()
+            row[trees.feature[node]] = trees.threshold[node] * (1 + step) + step
+            rows.append(row)
+    points = np.array(rows)
+    if hasattr(model, "decision_function"):
+        apart = model.decision_function(points) - trees.outputs(points)[:, 0]
+        assert np.ptp(apart) <= 1e-9
+    else:
+        np.testing.assert_allclose(trees.outputs(points), model.predict_proba(points), atol=1e-9)
 
 
 def test_deep_leaves_agree_with_tables(monkeypatch):

@@ -149,12 +149,12 @@ class LIMEExplainer:
             ]
         )
         table = kernel(rows.width, self.kernel_width)
-        bits = np.empty((len(bins) + 1, rows.width))
+        drawn = np.ascontiguousarray(bins.T.astype(np.int32))
+        bits = np.ones((rows.width, len(bins) + 1), dtype=bool)
         fits: list[list[LocalFit]] = []
         for row in range(len(rows)):
-            bits[0] = 1.0
-            np.equal(bins, places[row], out=bits[1:], casting="unsafe")
-            weights = table[np.rint(rows.width - bits.sum(axis=1)).astype(np.intp)]
+            np.equal(drawn, places[row][:, None], out=bits[:, 1:])
+            weights = table[rows.width - bits.sum(axis=0)]
             outputs = np.concatenate([own[row : row + 1], shared])
             fits.append(fit_row(bits, outputs, weights, num_features, self.feature_selection))
             if progress is not None:

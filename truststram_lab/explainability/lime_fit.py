@@ -25,7 +25,7 @@ _ALPHA, _RANKING_ALPHA = 1.0, 0.01
 
 @dataclass(frozen=True)
 class LocalFit:
-    """A local model: ``intercept + bits @ coefficients``.
+    """A local model: ``intercept + coefficients @ bits``.
 
     Args:
         coefficients: (columns,), 0 for those not selected.
@@ -52,24 +52,26 @@ def kernel(columns: int, width: float | None = None) -> Floats:
 
 
 def fit_row(
-    bits: Floats, outputs: Floats, weights: Floats, features: int, selection: str
+    bits: NDArray[np.bool_], outputs: Floats, weights: Floats, features: int, selection: str
 ) -> list[LocalFit]:
     """The local model of each output.
 
     Args:
-        bits: float64 (samples, columns), 1 where a column stayed in the row's bin; the first
-            sample is the row itself.
+        bits: (columns, samples), whether a column stayed in the row's bin; the first sample is
+            the row itself.
         outputs: (samples, outputs), the model's.
         weights: (samples,).
         features: columns to use at most.
         selection: one of ``SELECTIONS``.
     """
+    # A matrix times its own transpose is half the work.
     total = weights.sum()
-    weighted = bits * weights[:, None]
-    mean = weighted.sum(axis=0) / total
-    gram = weighted.T @ bits - total * np.outer(mean, mean)
+    root = np.sqrt(weights)
+    scaled = bits * root
+    mean = scaled @ root / total
+    gram = scaled @ scaled.T - total * np.outer(mean, mean)
     means = weights @ outputs / total
-    moments = weighted.T @ outputs - total * np.outer(mean, means)
+    moments = scaled @ (root[:, None] * outputs) - total * np.outer(mean, means)
     powers = weights @ (outputs - means) ** 2
     found = []
     for k in range(outputs.shape[1]):

@@ -265,24 +265,23 @@ def _lightgbm(model: Any) -> Trees | None:
     dumped = booster.dump_model()
     wide = int(dumped["num_tree_per_iteration"])
     trees = dumped["tree_info"]
-    factor = wide / len(trees) if dumped.get("average_output") else 1.0
     parts = []
     for place, tree in enumerate(trees):
-        part = _lightgbm_part(tree["tree_structure"], place % wide, wide, factor)
+        part = _lightgbm_part(tree["tree_structure"], place % wide, wide)
         if part is None:
             return None
         parts.append(part)
     return _joined(parts)
 
 
-def _lightgbm_part(root: dict[str, Any], output: int, wide: int, factor: float) -> _Part | None:
+def _lightgbm_part(root: dict[str, Any], output: int, wide: int) -> _Part | None:
     nodes: list[tuple[int, float, int, int, bool, float, float, bool]] = []
 
     def visit(node: dict[str, Any]) -> int | None:
         place = len(nodes)
         if "split_feature" not in node:
             count = float(node.get("leaf_count", 1.0))
-            leaf_value = float(node["leaf_value"]) * factor
+            leaf_value = float(node["leaf_value"])
             nodes.append((-1, 0.0, 0, 0, False, count, leaf_value, False))
             return place
         kind = node["missing_type"]
