@@ -7,7 +7,7 @@ import platform as machine
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from truststram_lab.exceptions import (
@@ -29,6 +29,7 @@ from .participation.terms import Terms
 from .participation.worker import ParticipationEvent, Worker
 from .site_policy import policy_words
 from .site_port import Noting, SitePort
+from .site_spending import claim
 from .site_table import SiteTable
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ class SiteRun:
         run: take part in this run only; None is the first that asks.
         many: go on with the federation's next run after a run's end.
         status_of: says how a run stands, where this kernel's owner may look at it.
+        bounds: numeric column -> (least, greatest possible value), for runs that protect rows.
+        dp_limit: the most epsilon that may ever be spent on these rows; stays set.
     """
 
     def __init__(
@@ -79,12 +82,15 @@ class SiteRun:
         run: str | None = None,
         many: bool = False,
         status_of: Callable[[str], tuple[str, str | None]] | None = None,
+        bounds: Mapping[str, Any] | None = None,
+        dp_limit: float | None = None,
     ) -> None:
         self.federation, self.site = federation, site
         self._client, self._table = port, table
         self._place, self._organisation = place, organisation
         self._function, self._policy = function, policy or SitePolicy()
         self._run, self._many, self._status_of = run, many, status_of
+        self._bounds, self._spending = bounds, table.spending(dp_limit)
         self._stop = threading.Event()
         self._idle = threading.Event()
         self._thread: threading.Thread | None = None
@@ -104,6 +110,7 @@ class SiteRun:
             held_out_rows=len(table.held_out),
             class_rows=table.class_rows,
             policy=policy_words(self._policy),
+            spent=self._spending.all_spent(),
         )
 
     # What a person sees ------------------------------------------------------------
@@ -163,6 +170,7 @@ class SiteRun:
         folder = outbox_folder(self._place, self.federation, self.site)
         outbox = Outbox(folder, f"site {self.site!r} of {self.federation!r}")
         try:
+            self._spending.keep_limit()
             self._introduce()
             self._worker = self._new_worker(outbox)
             self._since = time.monotonic()
@@ -245,6 +253,8 @@ class SiteRun:
             should_stop=self._stop.is_set,
             on_score=self._scored,
             on_progress=self._stepped,
+            bounds=self._bounds,
+            spending=self._spending,
         )
         return Worker(
             SitePort(self._client, self),
@@ -309,16 +319,14 @@ class SiteRun:
             words = "none promised by the run; the platform sees this site's updates"
             self._note(privacy=words, epsilon=None, budget=None)
             return
-        from truststram_lab.learning.privacy.statements import statement
-
-        after = statement(plan, tight=False)
-        self._note(
-            privacy=f"{after.text} {after.outside}",
-            epsilon=statement(plan, rounds=terms.number, tight=False).epsilon,
-            budget=after.epsilon,
-        )
+        found = claim(terms)
+        self._note(privacy=found.text, epsilon=found.epsilon, budget=found.budget)
 
     def _reached(self, event: ParticipationEvent) -> None:
+        if event.state == "uploading":
+            # Before the first byte leaves; what is stored leaves as it is, after any crash.
+            self._spending.release(event.round_id)
+            self._note(spent=self._spending.all_spent())
         kind: RoundKind = event.kind  # type: ignore[assignment]  # the platform's own word
         with self._lock:
             told = SiteEvent(

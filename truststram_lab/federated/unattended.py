@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,6 +34,8 @@ def take_part(
     positive: str | None = None,
     policy: SitePolicy | None = None,
     train: Callable[..., Any] | None = None,
+    bounds: Mapping[str, Any] | None = None,
+    dp_limit: float | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> SiteView:
     """Take part in the federation's run until it ends; Ctrl-C stops.
@@ -43,6 +45,7 @@ def take_part(
 
     Args:
         frame: a DataFrame; its rows stay here.
+        bounds, dp_limit: as in ``SiteRun``.
         tell: given a line for every state.
 
     Raises:
@@ -69,6 +72,8 @@ def take_part(
         organisation=who.organisation,
         function=train,
         policy=policy,
+        bounds=bounds,
+        dp_limit=dp_limit,
     )
     told = 0.0
 

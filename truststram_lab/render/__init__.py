@@ -9,9 +9,9 @@ from .participants import (
     federation_card,
     federations_card,
     invitations_card,
-    preview_card,
     site_card,
 )
+from .preview import preview_card
 from .registry import model_card, models_card
 from .replay import replay_card
 from .sent import sent_card

@@ -1,4 +1,4 @@
-"""Who takes part: a federation and its sites, an invitation, a site's own part, its consent."""
+"""Who takes part: a federation and its sites, an invitation, a site's own part."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from ..schemas.federation import Federation, Run
 from ..schemas.participation import Preflight, PreflightSite
 from ..schemas.privacy import PrivacyBudget
-from ..schemas.sites import SitePreview, SiteView
+from ..schemas.sites import SiteView
 from .card import Card, make_card, plain_data
 from .document import Bar, Block, Cell, Code, Column, Fold, Line, Strong, Table, facts
 from .numbers import clip, count, duration, moment, plural, share, size
 
-__all__ = ["federation_card", "federations_card", "invitations_card", "preview_card", "site_card"]
+__all__ = ["federation_card", "federations_card", "invitations_card", "site_card"]
 
 _SHOWN = 30
 _RUNS_SHOWN = 8
@@ -69,12 +69,14 @@ def federation_card(
     *,
     runs: Sequence[Run] = (),
     budget: PrivacyBudget | None = None,
+    own: Sequence[SiteView] = (),
     said: str = "",
 ) -> Card:
     """One federation: its sites, whether their tables fit together, its runs, its budget.
 
     Args:
         preflight: None where the platform compares no tables.
+        own: the sites that take part from this kernel; only they know their own ledgers.
         said: what was just done to it, one sentence.
     """
     name = clip(federation.name)
@@ -86,6 +88,7 @@ def federation_card(
     document += _sites_table(sites) + _readiness(federation, preflight)
     document += _runs_table(runs)
     document += [_budget_line(budget)] if budget is not None else []
+    document += [Line.of(f"{clip(v.site)}: {one.text}") for v in own for one in v.spent]
     data = {
         "federation": plain_data(federation),
         "preflight": None if preflight is None else plain_data(preflight),
@@ -145,6 +148,7 @@ def site_card(view: SiteView) -> Card:
     document += _scores_table(view)
     document.append(_left_table(view))
     document.append(Line.of(f"Privacy: {_privacy(view)}"))
+    document += [Line.of(clip(one.text, 400)) for one in view.spent if one.releases or one.limit]
     if view.policy:
         document.append(Line.of("This site's floor: ", " ".join(view.policy)))
     document += _events_fold(view)
@@ -324,76 +328,3 @@ def _events_fold(view: SiteView) -> list[Block]:
         for event in reversed(view.events)
     )
     return [Fold("What it did last", (Table("Newest first", columns, rows),))]
-
-
-# Consent -------------------------------------------------------------------------------
-
-
-def preview_card(found: SitePreview) -> Card:
-    """What would leave a site, before it does."""
-    who = f"{clip(found.site)} in {clip(found.federation)}"
-    document: list[Block] = [
-        Line.of(Strong(f"Nothing was sent. What would leave {who}:")),
-        facts("Once: the registration", [(k, clip(v, 120)) for k, v in found.registration.items()]),
-        _described_table(found),
-        _aggregates_line(found),
-        _update_table(found),
-        facts("With it", [("numbers", clip(", ".join(found.metrics), 600))]),
-    ]
-    floor = " ".join(found.policy) if found.policy else "none; --min-noise and others set one."
-    document += [
-        Line.of("This site's floor: ", floor),
-        Line.of(
-            f"What stays: the {plural(found.rows, 'row')} to train on and those held out, every "
-            "smallest and largest value, and the training function."
-        ),
-        Line.of("Join: the same line without ", Code("--dry-run")),
-    ]
-    return make_card("preview", document, {"preview": plain_data(found)})
-
-
-def _described_table(found: SitePreview) -> Table:
-    columns = (Column("Column"), Column("Kind"), Column("Values that leave with it"))
-    rows = [
-        (
-            clip(column.name, 40),
-            column.kind + (", with gaps" if column.nullable else ""),
-            clip(", ".join(column.categories), 400) if column.categories else "none",
-        )
-        for column in found.columns[:_SHOWN]
-    ]
-    rows.append((clip(found.target, 40), "target", clip(", ".join(found.classes), 400)))
-    rest = len(found.columns) - min(len(found.columns), _SHOWN)
-    more = f"and {plural(rest, 'more column')}" if rest > 0 else ""
-    return Table("Once: the table's description", columns, tuple(rows), more)
-
-
-def _aggregates_line(found: SitePreview) -> Line:
-    if not found.statistics_bytes:
-        return Line.of("Before the first round: no aggregates of columns; this site gives none.")
-    numbers = sum(len(names) for names in found.statistics.values())
-    return Line.of(
-        f"Before the first round: {plural(numbers, 'aggregate')} of "
-        f"{plural(len(found.statistics), 'column')} ({size(found.statistics_bytes)}): of each the "
-        "rows with and without a value, and its mean and variance, or its rows by category."
-    )
-
-
-def _update_table(found: SitePreview) -> Table:
-    columns = (Column("Array"), Column("Shape"), Column("Type"), Column("Bytes", "right"))
-    rows = tuple(
-        (
-            clip(array.name, 40),
-            " × ".join(count(side) for side in array.shape),
-            array.dtype,
-            count(array.size_bytes),
-        )
-        for array in found.update[:_SHOWN]
-    )
-    before = sum(array.size_bytes for array in found.update)
-    caption = (
-        f"Every round: the change of the model's weights, {size(before)}, on the wire "
-        f"{size(found.update_bytes)}"
-    )
-    more = "for the network of a run whose owner chooses no other"
-    return Table(caption, columns, rows, more)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ TARGET = {target!r}
 POSITIVE = {positive!r}
 DATA = os.environ.get("TRUSTSTRAM_SITE_DATA", Path(__file__).with_name({data!r}))
 FLOOR = SitePolicy.parse({floor})
+BOUNDS = {bounds}
+DP_LIMIT = {dp_limit!r}
 
 {function}
 def main() -> str | None:
@@ -54,6 +56,8 @@ def main() -> str | None:
             positive=POSITIVE,
             policy=FLOOR,
             train={train},
+            bounds=BOUNDS,
+            dp_limit=DP_LIMIT,
             tell=print,
         )
     except (TrustStramException, OSError) as error:
@@ -73,6 +77,8 @@ def write_script(
     table: SiteTable,
     policy: SitePolicy,
     train: Callable[..., Any] | None,
+    bounds: Mapping[str, Any] | None = None,
+    dp_limit: float | None = None,
 ) -> str:
     """Write the script to ``path`` and say how to run it; the token is not in it.
 
@@ -95,6 +101,8 @@ def write_script(
         target=table.signature.target,
         positive=table.signature.positive_class,
         floor=_floor(policy),
+        bounds=_plain_bounds(bounds),
+        dp_limit=dp_limit,
         function=f"\n{source}\n\n" if source else "",
         train="None" if train is None else train.__name__,
     )
@@ -104,6 +112,13 @@ def write_script(
         f"Wrote {path.name}: put this site's table beside it as {data}, set {TOKEN_VARIABLE}, and "
         f"run python {path.name}.{own}"
     )
+
+
+def _plain_bounds(bounds: Mapping[str, Any] | None) -> str:
+    """Bounds as source: plain numbers, whatever they were given as."""
+    if bounds is None:
+        return "None"
+    return repr({str(name): (float(low), float(high)) for name, (low, high) in bounds.items()})
 
 
 def _source(train: Callable[..., Any]) -> str:
