@@ -336,8 +336,8 @@ def _peers(found: dict[str, Any]) -> list[str]:
         words.append(
             f"Flower {flower['version']}, 10 clients, {flower['rounds']} rounds: "
             f"{flower['wall_s']:.1f} s with its scheduler's start, {flower['rounds_s']:.1f} s from "
-            f"the first round on; ours {1000 * ours:.0f} ms, the median of 20 (and {flower['ours_choice_s']:.2f} s "
-            f"for the trial that chooses the trainer): {flower['wall_s'] / ours:,.0f} and "
+            f"the first round on; ours {1000 * ours:.0f} ms, the median of 20 (and "
+            f"{flower['ours_choice_s']:.2f} s for the trial that chooses the trainer): {flower['wall_s'] / ours:,.0f} and "
             f"{flower['rounds_s'] / ours:,.0f} times as fast "
             f"(goal {found['goals']['flower']}); with our trial "
             f"{flower['wall_s'] / (ours + flower['ours_choice_s']):,.0f} times."

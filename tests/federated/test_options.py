@@ -9,9 +9,9 @@ import pytest
 from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.federated.bounds import checked_bounds, demo_bounds
 from truststram_lab.federated.options import Options, filters_of, unit_of
+from truststram_lab.federated.participation.terms import STATISTICS_NOISE
 from truststram_lab.federated.preparation import prepare
 from truststram_lab.federated.record_privacy import private_moments, site_plan
-from truststram_lab.federated.site_work import STATISTICS_NOISE
 from truststram_lab.learning.privacy.accountant import account
 from truststram_lab.learning.statistics import check_moments, merge_moments
 from truststram_lab.preprocessing.demo import DEMO_NAMES, load_demo
@@ -108,7 +108,7 @@ def test_every_site_spends_the_same_and_divides_by_its_own_sample():
 def test_private_moments_are_possible_ones_of_as_many_rows_as_the_site_has(noise):
     prepared = _prepared()
     bounds = checked_bounds(BOUNDS, prepared.signature)
-    moments = [private_moments(s, prepared.signature, bounds, noise) for s in prepared.sites]
+    moments = [private_moments(s.frame, prepared.signature, bounds, noise) for s in prepared.sites]
     for site, found in zip(prepared.sites, moments, strict=True):
         check_moments(found, prepared.signature, 5)
         assert int(found["rows"][0]) == len(site.codes)
@@ -122,10 +122,8 @@ def test_moments_of_bounds_alone_are_the_same_whatever_the_rows_hold():
     bounds = checked_bounds(BOUNDS, prepared.signature)
     site = prepared.sites[0]
     other = site.frame.assign(age=1.0, sex="f")
-    one = private_moments(site, prepared.signature, bounds, None)
-    two = private_moments(
-        type(site)(site.name, other, site.codes), prepared.signature, bounds, None
-    )
+    one = private_moments(site.frame, prepared.signature, bounds, None)
+    two = private_moments(other, prepared.signature, bounds, None)
     for name, array in one.items():
         np.testing.assert_array_equal(array, two[name])
 

@@ -15,7 +15,13 @@ from truststram_lab.learning.privacy.dpsgd import (
 )
 from truststram_lab.learning.privacy.noise import SecureRandom
 from truststram_lab.learning.privacy.private_training import train_privately
-from truststram_lab.learning.training import Stopped, build_module, initial_state
+from truststram_lab.learning.training import (
+    GradientTerms,
+    Stopped,
+    build_module,
+    initial_state,
+    train,
+)
 from truststram_lab.learning.weights import State
 from truststram_lab.schemas.federation import LocalTraining
 from truststram_lab.schemas.privacy import RecordPlan
@@ -255,3 +261,20 @@ def test_rates_come_from_rows_batches_and_epochs() -> None:
     for wrong in ((0, 1, 1), (10, 0, 1), (10, 1, 0)):
         with pytest.raises(InvalidInputError, match="use a positive number"):
             rates(*wrong)
+
+
+@pytest.mark.parametrize("kind", ["fedprox", "scaffold"])
+def test_without_noise_and_clip_a_strategys_term_is_that_of_training_without_privacy(kind):
+    x, y = rows(2)
+    state = initial_state(BINARY, 0, "float64")
+    local = LocalTraining(learning_rate=0.1, dtype="float64", batch_size=60, epochs=4)
+    terms = GradientTerms(pull=0.7)
+    if kind == "scaffold":
+        terms = GradientTerms(correction={name: np.full_like(a, 0.3) for name, a in state.items()})
+    bare = plan(noise_multiplier=0.0, clip=1e9, sample_rate=1.0, batch_size=60, steps_per_round=4)
+    private, _ = train_privately(BINARY, state, x, y, local, bare, "cpu", never, terms=terms)
+    plain, _ = train(BINARY, state, x, y, local, 0, "cpu", never, terms=terms)
+    without, _ = train(BINARY, state, x, y, local, 0, "cpu", never)
+    for name, expected in plain.items():
+        np.testing.assert_allclose(private[name], expected, rtol=0, atol=1e-9)
+    assert max(np.abs(plain[name] - without[name]).max() for name in plain) > 1e-3

@@ -522,7 +522,6 @@ def test_tables_that_do_not_fit_together_are_told_before_the_first_round(federat
         ({"deadline": -1.0}, "deadline is -1"),
         ({"strategy": "fedavgg"}, "fedavg"),
         ({"positive": "maybe"}, "'maybe' cannot be the positive class"),
-        ({"dp": 3.0, "dp_unit": "record"}, "choose --dp-unit client"),
         ({"epochs": 0}, "epochs is 0"),
     ],
 )

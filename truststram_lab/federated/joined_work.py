@@ -16,20 +16,24 @@ from truststram_lab.learning.device import best_device
 from truststram_lab.learning.privacy.private_training import train_privately
 from truststram_lab.learning.strategies import scaffold
 from truststram_lab.learning.terms import local_terms
-from truststram_lab.learning.training import GradientTerms, round_seed, steps_of, train
+from truststram_lab.learning.training import GradientTerms, round_seed, train
 from truststram_lab.learning.weights import State
 from truststram_lab.schemas.personal import AnyPersonal
 from truststram_lab.schemas.privacy import RecordPlan
 from truststram_lab.schemas.sites import SiteScore
 from truststram_lab.schemas.strategies import FedAvg, Scaffold
+from truststram_lab.schemas.tables import Signature
 
+from .bounds import checked_bounds
 from .participation.functions import Evaluated, Trained, Training, adapt, style_of
 from .participation.leaving import all_filters, leave
 from .participation.performing import SiteWork
 from .participation.policy import SitePolicy
 from .participation.ports import Made, TellState
 from .participation.terms import Terms
+from .record_privacy import local_steps, private_moments, site_plan
 from .site_personal import CONTROL, KeepsHead, PersonalSite
+from .site_spending import SiteSpending
 from .site_table import SiteTable
 
 __all__ = ["JoinedWork", "check_function"]
@@ -63,6 +67,8 @@ class JoinedWork:
         personal: the model of its own that the site keeps, if any.
         on_score: told of the scores on the rows held out.
         on_progress: told (steps done, steps in all) of the house's training.
+        bounds: numeric column -> (least, greatest possible value), where rows are protected.
+        spending: the site's own ledger; None counts nothing.
     """
 
     table: SiteTable
@@ -73,6 +79,8 @@ class JoinedWork:
     personal: AnyPersonal | None = None
     on_score: Callable[[SiteScore], None] = lambda _: None
     on_progress: Callable[[int, int], None] = lambda *_: None
+    bounds: Mapping[str, Any] | None = None
+    spending: SiteSpending | None = None
 
     def objections(self, terms: Terms) -> list[str]:
         """The policy's, and what of this table or training does not fit the run."""
@@ -87,20 +95,43 @@ class JoinedWork:
         if self.personal is not None:
             found += PersonalSite(self.personal).objections(terms)
         if isinstance(terms.privacy, RecordPlan):
-            if self.function is not None and terms.kind == "training":
-                found.append(
-                    "The run asks for record-level privacy, which a training function of the "
-                    "site's own cannot promise; join without --train."
-                )
-            if terms.kind == "statistics":
-                found.append(
-                    "The run promises record-level privacy and asks for exact means and "
-                    "variances, which no noise covers."
-                )
+            found += self._record_objections(terms, terms.privacy, terms.signature)
+        if not found and self.spending is not None:
+            too_much = self.spending.objection(terms)
+            found += [] if too_much is None else [too_much]
+        return found
+
+    def _record_objections(self, terms: Terms, plan: RecordPlan, signature: Signature) -> list[str]:
+        if self.function is not None:
+            return [
+                "The run asks for record-level privacy, and this site trains by a function of its "
+                "own: what that does with single rows cannot be clipped and noised from outside. "
+                "Join without --train, so that the run's own network trains here by DP-SGD, or ask "
+                "the federation for client-level privacy (--dp-unit client)."
+            ]
+        found = []
+        if plan.delta * self.table.rows >= 1:
+            found.append(
+                f"The run's delta of {plan.delta:g} allows one of this site's {self.table.rows} "
+                "rows to be shown in full; the run wants a smaller --delta."
+            )
+        if plan.noise_multiplier == 0 or terms.statistics_noise == 0:
+            found.append(
+                "The run's plan is called record-level privacy and adds no noise; the run wants "
+                "a noise multiplier above 0."
+            )
+        try:
+            checked_bounds(self.bounds, signature)
+        except InvalidInputError as error:
+            found.append(error.message)
         return found
 
     def perform(self, terms: Terms, model: bytes | None, tell: TellState, own: Own) -> Made:
-        """Do the round; see ``Performer``."""
+        """Do the round, its epsilon reserved before any noise is drawn; see ``Performer``."""
+        if self.spending is not None:
+            self.spending.reserve(terms)
+        if terms.kind == "statistics" and isinstance(terms.privacy, RecordPlan):
+            return self._private_statistics(terms, tell)
         if terms.kind != "training" or self.personal is None:
             return self._shared(terms, model, tell, own)
         _decoded(terms, model)
@@ -128,6 +159,16 @@ class JoinedWork:
             work = self._site_work(terms, GradientTerms(pull=mu) if mu else None, own, wrap)
             return work.perform(replace(terms, strategy=FedAvg()), model, tell, own)
         return self._site_work(terms, None, own, wrap).perform(terms, model, tell, own)
+
+    def _private_statistics(self, terms: Terms, tell: TellState) -> Made:
+        """Moments of bounds, or noised ones: no exact mean leaves under record-level privacy."""
+        assert terms.signature is not None, "objections looked"
+        tell("local_training")
+        bounds = checked_bounds(self.bounds, terms.signature)
+        features = self.table.features
+        moments = private_moments(features, terms.signature, bounds, terms.statistics_noise)
+        texts = {"sample_count": str(len(features)), "metrics": "{}"}
+        return Made(weights.encode(moments, texts))
 
     def _site_work(
         self, terms: Terms, added: GradientTerms | None, own: Own, wrap: KeepsHead | None
@@ -171,26 +212,21 @@ class JoinedWork:
         return Evaluated(score.rows, {"loss": loss, "accuracy": score.accuracy, **found})
 
     def house(self, base: State, terms: Terms, added: GradientTerms | None) -> Trained:
-        """Minibatch SGD on the rows that are trained on."""
+        """Minibatch SGD on the rows that are trained on; DP-SGD where the run protects them."""
         assert terms.architecture is not None
         x, y = self.table.training_rows(terms)
         if isinstance(terms.privacy, RecordPlan):
-            if added is not None:
-                raise InvalidInputError(
-                    f"{terms.strategy.name} adds a term to the gradient, which record-level "
-                    "privacy does not cover; the run wants fedavg.",
-                    field="strategy",
-                )
             trained, metrics = train_privately(
                 terms.architecture,
                 base,
                 x,
                 y,
                 terms.local,
-                terms.privacy,
+                site_plan(terms.privacy, len(y)),
                 best_device(),
                 self.should_stop,
                 self.on_progress,
+                terms=added,
             )
             return Trained(trained, len(y), metrics)
         return self._plainly(base, terms, added)
@@ -227,7 +263,8 @@ class JoinedWork:
         tell("local_training")
         correction = scaffold.correction(server, former)
         trained = self.house(base, terms, GradientTerms(correction=correction))
-        path = steps_of(self.table.rows, terms.local) * terms.local.learning_rate
+        steps = local_steps(terms.privacy, self.table.rows, terms.local)
+        path = steps * terms.local.learning_rate
         new = scaffold.new_control(server, former, base, trained.state, path)
         update = scaffold.upload(weights.delta(base, trained.state), former, new)
         filters = all_filters(terms, self.policy.own_filters)

@@ -12,7 +12,7 @@ from truststram_lab.learning import weights
 from truststram_lab.learning.training import initial_state
 from truststram_lab.preprocessing import encoded_width
 from truststram_lab.schemas.federation import CreateRun, LocalTraining, Run
-from truststram_lab.schemas.participation import Preflight, Quorum
+from truststram_lab.schemas.participation import ConfigValue, Preflight, Quorum
 from truststram_lab.schemas.privacy import PrivacyPlan
 from truststram_lab.schemas.strategies import AnyStrategy, as_strategy
 from truststram_lab.schemas.tables import Signature
@@ -99,6 +99,7 @@ def plan_of(
     strategy: str | Mapping[str, Any] | AnyStrategy = "fedavg",
     filters: Sequence[Any] = (),
     privacy: PrivacyPlan | None = None,
+    config: Mapping[str, ConfigValue] | None = None,
     quorum: int | None = None,
     deadline_s: float | None = None,
     seed: int = 0,
@@ -130,6 +131,7 @@ def plan_of(
         simulated=False,
         filters=list(filters),
         privacy=privacy,
+        config=dict(config or {}),
         quorum=Quorum(
             min_available=least,
             min_fit=least,

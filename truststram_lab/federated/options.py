@@ -14,16 +14,11 @@ from truststram_lab.schemas.filters import Filter, parse_filters
 from truststram_lab.schemas.strategies import AnyStrategy, FedAvg
 
 from .bounds import Bounds, checked_bounds, demo_bounds
+from .participation.terms import STATISTICS_NOISE
 from .preparation import Prepared
-from .record_privacy import PrivacyWish, record_terms
-from .run_spending import EPSILON
-from .site_work import STATISTICS_NOISE
+from .record_privacy import EPSILON, PrivacyWish, record_terms
 
-__all__ = ["PRIVATE_LEARNING_RATE", "Options", "filters_of", "unit_of"]
-
-#: The learning rate of a private run that names none: a clipped gradient is short. Chosen on
-#: the demo data at epsilon 3.
-PRIVATE_LEARNING_RATE = 0.5
+__all__ = ["Options", "filters_of", "unit_of"]
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,20 @@ class OwnerLedger:
         """What the entries whose id starts with ``prefix`` released."""
         return _uses([entry for entry in self.entries() if entry.id.startswith(prefix)])
 
-    def consider(self, uses: Sequence[GaussianUse], delta: float, *, but: str = "") -> Decision:
-        """Whether ``uses`` fit under the limit, beside everything but the entries of ``but``."""
-        limit, entries = self._read()
+    def consider(
+        self,
+        uses: Sequence[GaussianUse],
+        delta: float,
+        *,
+        but: str = "",
+        limit: Budget | None = None,
+    ) -> Decision:
+        """Whether ``uses`` fit under the limit, beside everything but the entries of ``but``.
+
+        ``limit`` is one to try; None is the stored one.
+        """
+        stored, entries = self._read()
+        limit = limit or stored
         others = tuple(entry for entry in entries if not (but and entry.id.startswith(but)))
         return self._ledger(limit, others, delta).consider(uses)
 

@@ -1,10 +1,11 @@
-"""Record-level privacy of a simulated run: the plan, and what each site does with it."""
+"""Record-level privacy of a run: the plan, and what each site does with it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,22 +14,50 @@ from truststram_lab.learning.privacy.accountant import account
 from truststram_lab.learning.privacy.dpsgd import rates
 from truststram_lab.learning.privacy.moments import noised_moments, record_sensitivity
 from truststram_lab.learning.privacy.planner import least_noise
+from truststram_lab.learning.privacy.planner import plan as planned
 from truststram_lab.learning.statistics import empty_moments
+from truststram_lab.learning.training import steps_of
 from truststram_lab.learning.weights import State
 from truststram_lab.schemas.federation import LocalTraining
-from truststram_lab.schemas.privacy import GaussianUse, RecordPlan
+from truststram_lab.schemas.participation import ConfigValue
+from truststram_lab.schemas.privacy import GaussianUse, PrivacyPlan, RecordPlan, Unit
 from truststram_lab.schemas.tables import Signature
 
 from .bounds import Bounds
-from .preparation import SiteData
+from .participation.terms import STATISTICS_NOISE
+from .preparation import MIN_SITE_ROWS, SiteData
 
-__all__ = ["PrivacyWish", "RecordTerms", "private_moments", "record_terms", "site_plan"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "EPSILON",
+    "PRIVATE_LEARNING_RATE",
+    "DpWish",
+    "PrivacyWish",
+    "RecordTerms",
+    "federation_terms",
+    "local_steps",
+    "privacy_fields",
+    "private_moments",
+    "record_terms",
+    "site_plan",
+]
 
 #: Noised means are worth their epsilon where the noise on the federation's mean is at most this
 #: share of half a column's range, and they cost at most that share of the budget. Otherwise the
 #: inputs are scaled by the bounds alone, which costs nothing.
 _MEAN_NOISE = 0.05
 _STATISTICS_SHARE = 0.1
+#: Delta of a run of real sites that names none; a site with too many rows for it declines.
+_FEDERATION_DELTA = 1e-5
+#: A row's chance to be in a step, where none is named.
+_SAMPLE_RATE = 0.1
+#: In a plan's ``config``: what the run may spend in all.
+EPSILON = "dp_epsilon"
+#: The learning rate of a private run that names none: a clipped gradient is short. Chosen on
+#: the demo data at epsilon 3.
+PRIVATE_LEARNING_RATE = 0.5
 
 
 @dataclass(frozen=True)
@@ -103,6 +132,120 @@ def record_terms(
     return RecordTerms(plan, noise if statistics else None)
 
 
+def federation_terms(
+    wish: PrivacyWish, rounds: int, local: LocalTraining, sample_rate: float, *, statistics: bool
+) -> RecordTerms:
+    """The plan of a run of real sites, whose rows its owner does not know.
+
+    The chance of a row and the number of steps are the plan's, so that every site spends the same
+    epsilon whatever its size; each site divides by its own expected sample (``site_plan``). The
+    plan's ``batch_size`` is that of the smallest site that may take part.
+
+    Args:
+        statistics: spend a tenth of epsilon on noised means and variances; else inputs are
+            scaled by the sites' bounds, which spends nothing.
+
+    Raises:
+        InvalidInputError: epsilon, delta, clip or the sample rate are out of range.
+    """
+    delta = _FEDERATION_DELTA if wish.delta is None else wish.delta
+    _check(wish, delta, MIN_SITE_ROWS)
+    if not 0 < sample_rate <= 1:
+        raise InvalidInputError(
+            f"--sample-rate {sample_rate:g} is no chance; give a number above 0 and at most 1, "
+            "for example --sample-rate 0.1.",
+            field="sample_rate",
+        )
+    steps = math.ceil(local.epochs / sample_rate - 1e-9)
+    released: list[GaussianUse] = []
+    if statistics:
+        noise = least_noise(
+            _STATISTICS_SHARE * wish.epsilon,
+            delta,
+            lambda multiplier: [GaussianUse(noise_multiplier=multiplier)],
+        )
+        released = [GaussianUse(noise_multiplier=noise)]
+
+    def use(multiplier: float) -> list[GaussianUse]:
+        training = GaussianUse(
+            noise_multiplier=multiplier, sample_rate=sample_rate, steps=steps * rounds
+        )
+        return [*released, training]
+
+    plan = RecordPlan(
+        clip=wish.clip,
+        noise_multiplier=least_noise(wish.epsilon, delta, use),
+        sample_rate=sample_rate,
+        batch_size=sample_rate * MIN_SITE_ROWS,
+        steps_per_round=steps,
+        rounds=rounds,
+        delta=delta,
+    )
+    return RecordTerms(plan, released[0].noise_multiplier if released else None)
+
+
+@dataclass(frozen=True)
+class DpWish:
+    """What the owner of a federation asks for, as ``open`` takes it.
+
+    Args:
+        sample_rate: of a record-level run; None for a tenth.
+        statistics: "noised" or "bounds".
+        batches: a batch size was given, which a record-level run has none of.
+    """
+
+    wish: PrivacyWish
+    unit: Unit
+    sample_rate: float | None = None
+    statistics: str = "noised"
+    batches: bool = False
+
+
+def privacy_fields(asked: DpWish, rounds: int, sites: int, local: LocalTraining) -> dict[str, Any]:
+    """``privacy``, ``config`` and ``local`` of a plan of real sites.
+
+    Raises:
+        InvalidInputError: a number is out of range, or belongs to the other unit.
+    """
+    if asked.statistics not in ("noised", "bounds"):
+        raise InvalidInputError(
+            f"{asked.statistics!r} is no way to the means and variances; it is noised or bounds.",
+            field="dp_statistics",
+            choices=["noised", "bounds"],
+        )
+    wish = asked.wish
+    told: dict[str, ConfigValue] = {EPSILON: float(wish.epsilon)}
+    if asked.unit == "client":
+        if asked.sample_rate is not None:
+            raise InvalidInputError(
+                "--sample-rate is of rows, and --dp-unit client hides sites; leave it out.",
+                field="sample_rate",
+            )
+        delta = _FEDERATION_DELTA if wish.delta is None else wish.delta
+        found = planned(wish.epsilon, delta, rounds, sites, unit="client", clip=wish.clip)
+        return {"privacy": found.plan, "config": told, "local": local}
+    if asked.batches:
+        raise InvalidInputError(
+            "Under --dp a step takes each row with a chance of its own, so it has no batch size; "
+            "give --sample-rate 0.1 for a tenth of each site's rows on average.",
+            field="batch_size",
+        )
+    rate = _SAMPLE_RATE if asked.sample_rate is None else asked.sample_rate
+    terms = federation_terms(wish, rounds, local, rate, statistics=asked.statistics == "noised")
+    if terms.statistics_noise is not None:
+        told[STATISTICS_NOISE] = terms.statistics_noise
+    if "learning_rate" not in local.model_fields_set:
+        local = local.model_copy(update={"learning_rate": PRIVATE_LEARNING_RATE})
+    return {"privacy": terms.plan, "config": told, "local": local}
+
+
+def local_steps(privacy: PrivacyPlan | None, rows: int, local: LocalTraining) -> int:
+    """Optimizer steps of a round at a site of ``rows`` rows: DP-SGD takes as many as its plan."""
+    if isinstance(privacy, RecordPlan):
+        return privacy.steps_per_round
+    return steps_of(rows, local)
+
+
 def _check(wish: PrivacyWish, delta: float, smallest: int) -> None:
     if not (math.isfinite(wish.epsilon) and 0 < wish.epsilon <= 1e6):
         raise InvalidInputError(
@@ -132,16 +275,16 @@ def site_plan(plan: RecordPlan, rows: int) -> RecordPlan:
 
 
 def private_moments(
-    site: SiteData, signature: Signature, bounds: Bounds, noise: float | None
+    frame: pd.DataFrame, signature: Signature, bounds: Bounds, noise: float | None
 ) -> State:
     """A site's moments: noised, or without a ``noise`` multiplier, made of the bounds alone.
 
     The row count is the site's own in both cases; it is outside epsilon, as everywhere.
     """
-    rows = len(site.codes)
+    rows = len(frame)
     if noise is None:
         return _moments_of_bounds(rows, signature, bounds)
-    moments = noised_moments(site.frame, signature, bounds, noise)
+    moments = noised_moments(frame, signature, bounds, noise)
     return _with_rows(moments, rows, signature)
 
 

@@ -26,12 +26,10 @@ from truststram_lab.schemas.run_privacy import RunPrivacy
 from .bounds import Bounds
 from .owner_ledger import OwnerLedger
 from .participation.files import folder_name, private_folder, write_whole
-from .site_work import STATISTICS_NOISE
+from .participation.terms import STATISTICS_NOISE
+from .record_privacy import EPSILON
 
-__all__ = ["EPSILON", "RunSpending", "check_limit", "load_bounds", "store_bounds"]
-
-#: In a plan's ``config``: what the run may spend in all.
-EPSILON = "dp_epsilon"
+__all__ = ["RunSpending", "check_limit", "load_bounds", "store_bounds"]
 
 #: Filters name no delta; this one is usual where nothing is known of the sites.
 _FILTER_DELTA = 1e-5

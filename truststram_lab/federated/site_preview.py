@@ -10,7 +10,7 @@ from truststram_lab.learning import weights
 from truststram_lab.learning.statistics import local_moments
 from truststram_lab.learning.training import initial_state
 from truststram_lab.preprocessing import encoded_width
-from truststram_lab.schemas.federation import LocalTraining
+from truststram_lab.schemas.federation import LocalTraining, Run
 from truststram_lab.schemas.personal import AnyPersonal
 from truststram_lab.schemas.sites import LeavingArrays, SitePreview
 from truststram_lab.schemas.tables import Column
@@ -19,6 +19,7 @@ from .participation.leaving import leave
 from .participation.policy import SitePolicy
 from .preparation import default_architecture
 from .site_policy import filter_words, policy_words
+from .site_spending import SiteSpending, costs_of
 from .site_table import SiteTable
 
 __all__ = ["preview"]
@@ -33,11 +34,14 @@ def preview(
     organisation: str = "default",
     own_training: bool = False,
     personal: AnyPersonal | None = None,
+    spending: SiteSpending | None = None,
+    run: Run | None = None,
 ) -> SitePreview:
     """Everything that would leave, from this table alone; no network is asked.
 
     The update is of the network that a run trains when its owner chooses nothing: other sites'
-    categories can only make it larger.
+    categories can only make it larger. With ``spending`` it has what these rows have spent, and
+    with a ``run`` what that would cost them.
     """
     signature = table.signature
     architecture = default_architecture(encoded_width(signature), signature)
@@ -73,6 +77,8 @@ def preview(
         metrics=_metrics(table, own_training=own_training),
         policy=policy_words(policy),
         personal=None if personal is None else str(personal),
+        spent=[] if spending is None else spending.all_spent(),
+        costs=[] if spending is None or run is None else costs_of(run, spending),
     )
 
 

@@ -7,7 +7,7 @@ import platform as machine
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from truststram_lab.exceptions import (
@@ -33,6 +33,7 @@ from .participation.worker import ParticipationEvent, Worker
 from .site_personal import PERSONAL, read_personal
 from .site_policy import policy_words
 from .site_port import Noting, SitePort
+from .site_spending import claim
 from .site_table import SiteTable
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class SiteRun:
         run: take part in this run only; None is the first that asks.
         many: go on with the federation's next run after a run's end.
         status_of: says how a run stands, where this kernel's owner may look at it.
+        bounds: numeric column -> (least, greatest possible value), for runs that protect rows.
+        dp_limit: the most epsilon that may ever be spent on these rows; stays set.
     """
 
     def __init__(
@@ -85,6 +88,8 @@ class SiteRun:
         run: str | None = None,
         many: bool = False,
         status_of: Callable[[str], tuple[str, str | None]] | None = None,
+        bounds: Mapping[str, Any] | None = None,
+        dp_limit: float | None = None,
     ) -> None:
         self.federation, self.site = federation, site
         self._client, self._table = port, table
@@ -93,6 +98,7 @@ class SiteRun:
         self._personal = personal
         self._outbox: Outbox | None = None
         self._run, self._many, self._status_of = run, many, status_of
+        self._bounds, self._spending = bounds, table.spending(dp_limit)
         self._stop = threading.Event()
         self._idle = threading.Event()
         self._thread: threading.Thread | None = None
@@ -113,6 +119,7 @@ class SiteRun:
             class_rows=table.class_rows,
             policy=policy_words(self._policy),
             personal=None if personal is None else str(personal),
+            spent=self._spending.all_spent(),
         )
 
     # What a person sees ------------------------------------------------------------
@@ -181,6 +188,7 @@ class SiteRun:
         try:
             # Before anything is told: another computer may take part as this site.
             self._client.assignments(0)
+            self._spending.keep_limit()
             self._introduce()
             self._worker = self._new_worker(outbox)
             self._since = time.monotonic()
@@ -264,6 +272,8 @@ class SiteRun:
             personal=self._personal,
             on_score=self._scored,
             on_progress=self._stepped,
+            bounds=self._bounds,
+            spending=self._spending,
         )
         return Worker(
             SitePort(self._client, self),
@@ -328,16 +338,14 @@ class SiteRun:
             words = "none promised by the run; the platform sees this site's updates"
             self._note(privacy=words, epsilon=None, budget=None)
             return
-        from truststram_lab.learning.privacy.statements import statement
-
-        after = statement(plan, tight=False)
-        self._note(
-            privacy=f"{after.text} {after.outside}",
-            epsilon=statement(plan, rounds=terms.number, tight=False).epsilon,
-            budget=after.epsilon,
-        )
+        found = claim(terms)
+        self._note(privacy=found.text, epsilon=found.epsilon, budget=found.budget)
 
     def _reached(self, event: ParticipationEvent) -> None:
+        if event.state == "uploading":
+            # Before the first byte leaves; what is stored leaves as it is, after any crash.
+            self._spending.release(event.round_id)
+            self._note(spent=self._spending.all_spent())
         kind: RoundKind = event.kind  # type: ignore[assignment]  # the platform's own word
         with self._lock:
             told = SiteEvent(

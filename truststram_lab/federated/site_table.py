@@ -13,13 +13,14 @@ from truststram_lab.learning.metrics import log_loss, score
 from truststram_lab.learning.network import Network
 from truststram_lab.learning.partition import stratified_holdout
 from truststram_lab.learning.weights import State
-from truststram_lab.preprocessing import TableEncoder, infer_signature, target_codes
+from truststram_lab.preprocessing import TableEncoder, fingerprint, infer_signature, target_codes
 from truststram_lab.schemas.federation import Score
 from truststram_lab.schemas.participation import SiteDescription
 from truststram_lab.schemas.tables import Signature, Statistics
 
 from .participation.terms import Terms
 from .preparation import MIN_SITE_ROWS
+from .site_spending import SiteSpending
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +62,10 @@ class SiteTable:
     def features(self) -> pd.DataFrame:
         """The columns to learn from, of the rows that are trained on."""
         return self._features(self.trained)
+
+    def spending(self, limit: float | None = None) -> SiteSpending:
+        """This table's own privacy ledger, the same in every federation; see ``SiteSpending``."""
+        return SiteSpending(fingerprint(self.frame), len(self.frame), limit=limit)
 
     def description(self) -> SiteDescription:
         """What the federation is told of the table before the first round."""

@@ -13,7 +13,7 @@ from truststram_lab.learning.device import best_device
 from truststram_lab.learning.privacy.private_training import train_privately
 from truststram_lab.learning.statistics import local_moments
 from truststram_lab.learning.strategies import scaffold
-from truststram_lab.learning.training import GradientTerms, round_seed, steps_of, train
+from truststram_lab.learning.training import GradientTerms, round_seed, train
 from truststram_lab.learning.weights import State
 from truststram_lab.preprocessing import TableEncoder
 from truststram_lab.schemas.federation import Assignment, CreateRun
@@ -31,15 +31,14 @@ from truststram_lab.schemas.tables import Statistics
 from .bounds import Bounds
 from .participation.leaving import leave
 from .participation.ports import Made
+from .participation.terms import STATISTICS_NOISE
 from .preparation import Prepared, SiteData, network_of
-from .record_privacy import private_moments, site_plan
+from .record_privacy import local_steps, private_moments, site_plan
 
-__all__ = ["STATISTICS_NOISE", "TableWork", "check_together", "model_and_control", "remembers"]
+__all__ = ["TableWork", "check_together", "model_and_control", "remembers"]
 
 #: How the platform's control variates are named in a model's file.
 _CONTROL = "c/"
-#: In a plan's ``config``: the noise multiplier of the statistics round.
-STATISTICS_NOISE = "statistics_noise"
 
 
 def remembers(plan: CreateRun) -> bool:
@@ -139,8 +138,6 @@ class TableWork:
             return self._file(self._statistics(), {})
         base, server = model_and_control(model)
         x = self._rows(assignment.statistics)
-        if isinstance(self._plan.privacy, RecordPlan):
-            return self._privately(assignment, base, x, own)
         if isinstance(self._plan.strategy, Scaffold):
             return self._scaffold(assignment, base, server or scaffold.no_control(base), x, own)
         pull = self._plan.strategy.mu if isinstance(self._plan.strategy, FedProx) else 0.0
@@ -158,7 +155,7 @@ class TableWork:
             )
         noise = self._plan.config.get(STATISTICS_NOISE)
         return private_moments(
-            self._data,
+            self._data.frame,
             self._signature,
             self._bounds,
             None if noise is None else float(noise),
@@ -176,6 +173,18 @@ class TableWork:
     def _train(
         self, assignment: Assignment, base: State, x: np.ndarray, terms: GradientTerms
     ) -> tuple[State, dict[str, float]]:
+        if isinstance(self._plan.privacy, RecordPlan):
+            return train_privately(
+                self._architecture,
+                base,
+                x,
+                self._data.codes,
+                assignment.local,
+                site_plan(self._plan.privacy, len(x)),
+                best_device(),
+                self._should_stop,
+                terms=terms,
+            )
         return train(
             self._architecture,
             base,
@@ -201,30 +210,11 @@ class TableWork:
         former = scaffold.no_control(base) if kept is None else weights.decode(kept)[0]
         terms = GradientTerms(correction=scaffold.correction(server, former))
         trained, metrics = self._train(assignment, base, x, terms)
-        path = steps_of(len(x), assignment.local) * assignment.local.learning_rate
+        steps = local_steps(self._plan.privacy, len(x), assignment.local)
+        path = steps * assignment.local.learning_rate
         new = scaffold.new_control(server, former, base, trained, path)
         update = scaffold.upload(weights.delta(base, trained), former, new)
         return self._filtered(assignment, update, metrics, {name: weights.encode(new)}, own)
-
-    def _privately(
-        self,
-        assignment: Assignment,
-        base: State,
-        x: np.ndarray,
-        own: Callable[[str], bytes | None],
-    ) -> Made:
-        assert isinstance(self._plan.privacy, RecordPlan), "the caller looked"
-        trained, metrics = train_privately(
-            self._architecture,
-            base,
-            x,
-            self._data.codes,
-            assignment.local,
-            site_plan(self._plan.privacy, len(x)),
-            best_device(),
-            self._should_stop,
-        )
-        return self._filtered(assignment, weights.delta(base, trained), metrics, {}, own)
 
     def _filtered(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +36,8 @@ def take_part(
     policy: SitePolicy | None = None,
     train: Callable[..., Any] | None = None,
     personal: str | None = None,
+    bounds: Mapping[str, Any] | None = None,
+    dp_limit: float | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> SiteView:
     """Take part in the federation's run until it ends; Ctrl-C stops.
@@ -46,6 +48,7 @@ def take_part(
     Args:
         frame: a DataFrame; its rows stay here.
         personal: the model of its own that the site keeps, as ``ditto:lambda=0.1``.
+        bounds, dp_limit: as in ``SiteRun``.
         tell: given a line for every state.
 
     Raises:
@@ -73,6 +76,8 @@ def take_part(
         function=train,
         policy=policy,
         personal=None if personal is None else parse_personal(personal),
+        bounds=bounds,
+        dp_limit=dp_limit,
     )
     told = 0.0
 

@@ -216,7 +216,7 @@ def _train(
         for name, array in state.items()
     }
     velocity = [torch.zeros_like(weight) for weight in weights.values()]
-    add_terms = _adder(weights, terms)
+    add_terms = adder_of(weights, terms)
     done, steps = 0, steps_of(len(x), local)
     loss_sum = 0.0
     for _ in range(local.epochs):
@@ -251,7 +251,7 @@ def steps_of(rows: int, local: LocalTraining) -> int:
     return local.epochs * math.ceil(rows / local.batch_size)
 
 
-def _adder(
+def adder_of(
     weights: Mapping[str, torch.Tensor], terms: GradientTerms | None
 ) -> Callable[[list[torch.Tensor]], list[torch.Tensor]] | None:
     """Adds the terms to gradients in the order of ``weights``; None where there are none."""

@@ -148,6 +148,18 @@ def _functions(_: completers.Completing) -> list[str]:
         help="floor: no means or variances of columns leave",
     ),
     argument(
+        "--bounds",
+        metavar="VAR",
+        complete=completers.mappings,
+        help="a dict of column and (least, greatest) value, where a run protects rows",
+    ),
+    argument(
+        "--dp-limit",
+        metavar="E",
+        type=real_number,
+        help="the most that all runs of all federations may ever spend on this data; stays set",
+    ),
+    argument(
         "--token-env",
         metavar="NAME",
         help="the environment variable with this site's token; never the token itself",
@@ -176,9 +188,13 @@ def join(line: Line) -> VerbCall:
         given.pop("federation"),
         line.scope.data(given.pop("data"), demos),
     )
+    if "bounds" in given:
+        given["bounds"] = line.scope.variable(given["bounds"])
     if line.cell is not None:
         given.pop("train", None)
         return CellCall("join", words, given, cell=line.cell, function=name_in_cell(line.cell))
+    if given.get("train") == "fit" and not line.scope.knows("fit"):
+        del given["train"]  # the run's own network, by the house's training
     if "train" in given:
         given["train"] = function_named(given["train"], line.scope)
     return VerbCall("join", words, given)
@@ -243,11 +259,31 @@ def join(line: Line) -> VerbCall:
     argument(
         "--dp-unit",
         dest="dp_unit",
-        metavar="client",
-        complete=completers.words("client"),
-        help="open, with --dp: who is hidden; a whole site",
+        metavar="record|client",
+        complete=completers.words("record", "client"),
+        help="open, with --dp: who is hidden, one row of a site (record, when left out) or a "
+        "whole site",
     ),
-    argument("--clip", metavar="NORM", type=real_number, help="open, with --dp: of an update"),
+    argument(
+        "--sample-rate",
+        metavar="Q",
+        type=real_number,
+        help="open, with --dp: each row's chance to be in a step; 0.1 when left out",
+    ),
+    argument(
+        "--dp-statistics",
+        metavar="noised|bounds",
+        type=one_of("noised", "bounds"),
+        complete=completers.words("noised", "bounds"),
+        help="open, with --dp: means and variances by noise, a tenth of epsilon (when left out), "
+        "or by the sites' bounds alone",
+    ),
+    argument(
+        "--clip",
+        metavar="NORM",
+        type=real_number,
+        help="open, with --dp: of a row's gradient, or of an update",
+    ),
     argument(
         "--epsilon",
         metavar="E",

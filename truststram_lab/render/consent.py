@@ -29,6 +29,8 @@ def preview_card(found: SitePreview) -> Card:
     ]
     own = "" if found.personal is None else f"the personal model ({clip(found.personal, 120)}), "
     floor = " ".join(found.policy) if found.policy else "none; --min-noise and others set one."
+    document += [Line.of(f"Privacy: {clip(one, 900)}") for one in found.costs]
+    document += [Line.of(clip(one.text, 400)) for one in found.spent]
     document += [
         Line.of("This site's floor: ", floor),
         Line.of(

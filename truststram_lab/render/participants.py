@@ -69,12 +69,14 @@ def federation_card(
     *,
     runs: Sequence[Run] = (),
     budget: PrivacyBudget | None = None,
+    own: Sequence[SiteView] = (),
     said: str = "",
 ) -> Card:
     """One federation: its sites, whether their tables fit together, its runs, its budget.
 
     Args:
         preflight: None where the platform compares no tables.
+        own: the sites that take part from this kernel; only they know their own ledgers.
         said: what was just done to it, one sentence.
     """
     name = clip(federation.name)
@@ -86,6 +88,7 @@ def federation_card(
     document += _sites_table(sites) + _readiness(federation, preflight)
     document += _runs_table(runs)
     document += [_budget_line(budget)] if budget is not None else []
+    document += [Line.of(f"{clip(v.site)}: {one.text}") for v in own for one in v.spent]
     data = {
         "federation": plain_data(federation),
         "preflight": None if preflight is None else plain_data(preflight),
@@ -145,6 +148,7 @@ def site_card(view: SiteView) -> Card:
     document += _scores_table(view)
     document.append(_left_table(view))
     document.append(Line.of(f"Privacy: {_privacy(view)}"))
+    document += [Line.of(clip(one.text, 400)) for one in view.spent if one.releases or one.limit]
     if view.policy:
         document.append(Line.of("This site's floor: ", " ".join(view.policy)))
     document += _events_fold(view)

@@ -23,7 +23,7 @@ _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Rate = Annotated[float, Field(gt=0, le=1)]
 _Delta = Annotated[float, Field(gt=0, lt=1)]
 #: JSON knows no infinity: None stands for it, and for a number that no float holds.
-_Epsilon = Annotated[
+SpentEpsilon = Annotated[
     _NotNegative | None,
     BeforeValidator(lambda value: None if value == float("inf") else value),
 ]
@@ -164,7 +164,7 @@ class PrivacyStatement(Schema):
 
     unit: Unit
     adjacency: Adjacency
-    epsilon: _Epsilon
+    epsilon: SpentEpsilon
     delta: float
     mechanism: str
     sampling: str
@@ -250,8 +250,8 @@ class Spending(Schema):
     number is the one that counts.
     """
 
-    epsilon: _Epsilon
-    epsilon_added_up: _Epsilon
+    epsilon: SpentEpsilon
+    epsilon_added_up: SpentEpsilon
     delta: float
     entries: int
     accountant: Accountant | None
@@ -265,11 +265,11 @@ class PrivacyBudget(Schema):
     """
 
     federation_id: str
-    epsilon: _Epsilon
+    epsilon: SpentEpsilon
     delta: float
     rounds_consumed: int
-    budget_remaining: _Epsilon
-    epsilon_spent: _Epsilon
-    epsilon_budget: _Epsilon
+    budget_remaining: SpentEpsilon
+    epsilon_spent: SpentEpsilon
+    epsilon_budget: SpentEpsilon
     mechanism: str | None = None
     history: list[BudgetEntry] = Field(default_factory=list)

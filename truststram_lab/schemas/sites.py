@@ -9,10 +9,19 @@ from pydantic import Field
 from .base import Schema
 from .federation import LocalTraining, RoundKind, Score
 from .participation import ParticipationState
+from .privacy import Adjacency, SpentEpsilon, Unit
 from .registry import Architecture
 from .tables import Column
 
-__all__ = ["LeavingArrays", "SiteEvent", "SitePreview", "SiteScore", "SiteStatus", "SiteView"]
+__all__ = [
+    "LeavingArrays",
+    "SiteEvent",
+    "SitePreview",
+    "SiteScore",
+    "SiteSpent",
+    "SiteStatus",
+    "SiteView",
+]
 
 #: ``waiting`` for a round; ``done``: the run's last round is in.
 SiteStatus = Literal["waiting", "working", "done", "stopped", "failed"]
@@ -41,6 +50,22 @@ class SiteScore(Schema):
     personal_loss: float | None = None
 
 
+class SiteSpent(Schema):
+    """What a site's data set has spent over all its runs and federations, in one unit.
+
+    ``epsilon`` None stands for infinity; ``limit`` and ``remaining`` are None without a limit.
+    """
+
+    unit: Unit
+    adjacency: Adjacency
+    epsilon: SpentEpsilon
+    limit: float | None = None
+    remaining: float | None = None
+    delta: float
+    releases: int
+    text: str
+
+
 class SiteView(Schema):
     """One site's participation as it stands now.
 
@@ -50,6 +75,7 @@ class SiteView(Schema):
         policy: the site's floor, one sentence each.
         epsilon: what this run has spent of the site's data, None where nothing is guaranteed;
             ``budget`` is what all its rounds together will have spent.
+        spent: of the site's rows over all runs and federations, as its own ledger has it.
         events: the newest states, oldest first.
         progress: of the training that goes on now, in a few words.
         personal: the model of its own that the site keeps, as it is spelt; None without one.
@@ -73,6 +99,7 @@ class SiteView(Schema):
     privacy: str | None = None
     epsilon: float | None = None
     budget: float | None = None
+    spent: list[SiteSpent] = Field(default_factory=list)
     scores: list[SiteScore] = Field(default_factory=list)
     events: list[SiteEvent] = Field(default_factory=list)
     reason: str | None = None
@@ -102,6 +129,8 @@ class SitePreview(Schema):
         update_bytes: on the wire, after the site's own filters.
         metrics: names of the numbers that go with updates and evaluations.
         personal: the model of its own that the site would keep; it does not leave.
+        spent: what these rows have spent before.
+        costs: what a run that was named would cost them, one sentence each.
     """
 
     federation: str
@@ -121,3 +150,5 @@ class SitePreview(Schema):
     metrics: list[str] = Field(default_factory=list)
     policy: list[str] = Field(default_factory=list)
     personal: str | None = None
+    spent: list[SiteSpent] = Field(default_factory=list)
+    costs: list[str] = Field(default_factory=list)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from truststram_lab.exceptions import ConflictError, InvalidInputError
 from truststram_lab.federated import FederatedRun
 from truststram_lab.federated.departures import Departures
-from truststram_lab.federated.options import PRIVATE_LEARNING_RATE, Options, filters_of, unit_of
+from truststram_lab.federated.options import Options, filters_of, unit_of
 from truststram_lab.federated.preparation import prepare, prepare_again
+from truststram_lab.federated.record_privacy import PRIVATE_LEARNING_RATE
 from truststram_lab.federated.replay import replay_rounds
 from truststram_lab.federated.watch import WatchedRun
 from truststram_lab.preprocessing.demo import DEMO_NAMES, load_demo

@@ -20,11 +20,12 @@ from truststram_lab.exceptions import (
 )
 from truststram_lab.federated.participation.policy import SitePolicy
 from truststram_lab.federated.unattended import who_is
+from truststram_lab.schemas.federation import Run
 from truststram_lab.transport import Target, TargetProvider, normal_url
 
 from . import session as sessions
 
-__all__ = ["TOKEN_VARIABLE", "Door", "find_door", "policy_of"]
+__all__ = ["TOKEN_VARIABLE", "Door", "find_door", "policy_of", "run_named"]
 
 #: Where a site's token is looked for when no other variable is named.
 TOKEN_VARIABLE = "TRUSTSTRAM_FL_TOKEN"  # noqa: S105 - a variable's name
@@ -71,6 +72,15 @@ def find_door(federation: str, site: str | None, token_env: str | None) -> Door:
             f"{TOKEN_VARIABLE} before Jupyter starts, or name another variable with --token-env."
         )
     return _own_door(session, federation, site)
+
+
+def run_named(name: str) -> Run:
+    """A run as its owner's platform has it, for a site that asks before it joins.
+
+    Raises:
+        NotSignedInError, RunNotFoundError: nobody here may look at it, or there is none.
+    """
+    return sessions.require(f"looking at run {name}").client.runs.get(name)
 
 
 def policy_of(**given: Any) -> SitePolicy:

@@ -13,18 +13,20 @@ from truststram_lab.federated.open_run import (
     plan_of,
 )
 from truststram_lab.federated.options import filters_of, unit_of
+from truststram_lab.federated.record_privacy import DpWish, PrivacyWish, privacy_fields
 from truststram_lab.schemas.federation import Federation, LocalTraining, Run, SetBudget
 
 from . import session as sessions
 from .choices import not_an_action
 from .joining import TOKEN_VARIABLE
 from .participant_results import FederationDetail, FederationList, Invitations
+from .participants import joined_to
 from .site_view import follow_run
 from .waiting_sites import await_sites
 
 if TYPE_CHECKING:
     from truststram_lab.schemas.filters import Filter
-    from truststram_lab.schemas.privacy import PrivacyPlan, Unit
+    from truststram_lab.schemas.privacy import Unit
     from truststram_lab.schemas.strategies import AnyStrategy
 
 __all__ = ["FEDERATION_ACTIONS", "federations"]
@@ -63,7 +65,9 @@ def federations(
     quorum: int | None = None,
     deadline: float | None = None,
     dp: float | None = None,
-    dp_unit: str = "client",
+    dp_unit: str = "record",
+    sample_rate: float | None = None,
+    dp_statistics: str = "noised",
     clip: float = 1.0,
     epsilon: float | None = None,
     delta: float | None = None,
@@ -85,8 +89,12 @@ def federations(
             the run, as in ``federate``.
         quorum: sites that a round needs; all that have joined when left out.
         deadline: seconds of a round; without one it waits for everybody.
-        dp, dp_unit, clip: the epsilon that the run may spend; it hides whole sites (``client``),
-            whose updates are clipped to the norm ``clip``.
+        dp, dp_unit, clip: the epsilon that the run may spend. It hides single rows (``record``,
+            each row's gradient is clipped to the norm ``clip`` at its site) or whole sites
+            (``client``, whose updates are clipped to it).
+        sample_rate: of a record-level run, each row's chance to be in a step; 0.1 when left out.
+        dp_statistics: means and variances ``noised`` (a tenth of epsilon), or made of the sites'
+            ``bounds``, which spends nothing.
         epsilon, unit: of the budget.
         delta: of ``dp``, or of the budget.
         wait: ``open`` waits, live, until all who are invited (or ``quorum`` of them) have joined.
@@ -132,7 +140,20 @@ def federations(
             "deadline_s": deadline,
             "seed": seed,
         }
-        wish = None if dp is None else (dp, delta, unit_of(dp_unit), clip)
+        wish = None
+        if dp is not None:
+            wish = DpWish(
+                PrivacyWish(dp, delta, clip),
+                unit_of(dp_unit),
+                sample_rate,
+                dp_statistics,
+                batches=batch_size is not None,
+            )
+        elif sample_rate is not None:
+            raise InvalidInputError(
+                "--sample-rate belongs to --dp EPSILON; add for example --dp 3, or leave it out.",
+                field="sample_rate",
+            )
         run = _opened(session, name, positive, wish, terms, wait=wait)
     return run.start() if background else follow_run(run)
 
@@ -141,7 +162,7 @@ def _opened(
     session: sessions.Session,
     name: str,
     positive: str | None,
-    wish: tuple[float, float | None, Unit, float] | None,
+    wish: DpWish | None,
     terms: dict[str, Any],
     *,
     wait: bool,
@@ -155,8 +176,9 @@ def _opened(
     )
     sites = described_sites(name, preflight, terms["quorum"])
     signature = agreed_signature(preflight, positive)
-    privacy = None if wish is None else _client_privacy(*wish, terms["rounds"], len(sites))
-    plan = plan_of(name, sites, signature, privacy=privacy, **terms)
+    if wish is not None:
+        terms |= privacy_fields(wish, terms["rounds"], len(sites), terms["local"])
+    plan = plan_of(name, sites, signature, **terms)
     if federation.status == "closed":
         client.federations.open(name)
     return OpenRun.create(client, plan)
@@ -171,6 +193,7 @@ def _detail(session: sessions.Session, name: str, said: str = "") -> FederationD
         _runs_of(session, federation),
         client.federations.privacy(name),
         said,
+        [one.snapshot() for one in joined_to(name)],
     )
 
 
@@ -255,28 +278,6 @@ def _resumed(session: sessions.Session, federation: Federation) -> OpenRun:
         f"No run of {federation.name!r} is stopped; start one with %ts_federations "
         f"{federation.name} open."
     )
-
-
-def _client_privacy(
-    epsilon: float,
-    delta: float | None,
-    unit: Unit,
-    clip: float,
-    rounds: int,
-    sites: int,
-) -> PrivacyPlan:
-    if unit == "record":
-        raise InvalidInputError(
-            "A run of real sites does not plan record-level privacy, because its owner knows no "
-            "site's rows; choose --dp-unit client, or simulate it with %ts_federate --dp.",
-            field="dp_unit",
-            choices=["client"],
-        )
-    from truststram_lab.learning.privacy.planner import plan
-
-    return plan(
-        epsilon, _DELTA if delta is None else delta, rounds, sites, unit="client", clip=clip
-    ).plan
 
 
 def _local(**given: Any) -> LocalTraining:

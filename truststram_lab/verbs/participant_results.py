@@ -18,7 +18,7 @@ from truststram_lab.render import (
 from truststram_lab.schemas.federation import Federation, Run
 from truststram_lab.schemas.participation import Preflight
 from truststram_lab.schemas.privacy import PrivacyBudget
-from truststram_lab.schemas.sites import SitePreview
+from truststram_lab.schemas.sites import SitePreview, SiteView
 
 from .results import Answer
 
@@ -50,10 +50,16 @@ class FederationDetail(Answer):
     runs: list[Run]
     budget: PrivacyBudget
     said: str = ""
+    own: list[SiteView] = field(default_factory=list)
 
     def card(self) -> Card:
         return federation_card(
-            self.federation, self.preflight, runs=self.runs, budget=self.budget, said=self.said
+            self.federation,
+            self.preflight,
+            runs=self.runs,
+            budget=self.budget,
+            own=self.own,
+            said=self.said,
         )
 
 

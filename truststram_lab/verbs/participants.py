@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truststram_lab.exceptions import InvalidInputError
+from truststram_lab.federated.bounds import checked_bounds
 from truststram_lab.federated.joined_work import check_function
 from truststram_lab.federated.options import filters_of
-from truststram_lab.federated.participation.policy import SitePolicy
 from truststram_lab.federated.site_preview import preview
 from truststram_lab.federated.site_run import SiteRun
 from truststram_lab.federated.site_table import SiteTable, read_site_table
 from truststram_lab.preprocessing.demo import load_demo
 from truststram_lab.schemas.personal import AnyPersonal, parse_personal
 
-from .joining import Door, find_door, policy_of
+from .joining import find_door, policy_of, run_named
 from .participant_results import Exported, JoinPreview
 from .site_script import write_script
 from .site_view import follow_site
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from truststram_lab.schemas.filters import Filter
 
-__all__ = ["join"]
+__all__ = ["join", "joined_to"]
 
 #: What this kernel takes part in, by platform and ``federation/site``.
 _joined: dict[tuple[str, str], SiteRun] = {}
@@ -51,6 +51,8 @@ def join(
     allow_strategy: Sequence[str] | None = None,
     allow_model: Sequence[str] | None = None,
     no_statistics: bool = False,
+    bounds: Mapping[str, Any] | None = None,
+    dp_limit: float | None = None,
     token_env: str | None = None,
     dry_run: bool = False,
     export: str | Path | None = None,
@@ -75,8 +77,13 @@ def join(
         max_clip, min_noise, max_epsilon, max_rounds, allow_strategy, allow_model: this site's
             floor, see ``SitePolicy``; a run below it is declined.
         no_statistics: no means or variances of columns leave, either.
+        bounds: numeric column -> (least, greatest possible value); needed where a run protects
+            rows, because the rows' own means would give them away.
+        dp_limit: the most epsilon that may ever be spent on this data, over all runs and
+            federations; stays set. A round beyond it is declined.
         token_env: the environment variable that has this site's token.
-        dry_run: say what would leave, and send nothing.
+        dry_run: say what would leave and what these rows have spent, and send nothing; with
+            ``rounds_of`` also what that run would cost, for which its plan is looked up.
         export: write a script for an unattended site to this file, and join nothing.
         background: return at once; the site goes on in this kernel.
 
@@ -103,9 +110,11 @@ def join(
         check_function(train)
     kept = None if personal is None else parse_personal(personal)
     table = _site_table(data, target, positive)
+    if bounds is not None:
+        checked_bounds(bounds, table.signature)
     if export is not None:
         path = Path(export)
-        said = write_script(path, federation, table, floor, train, kept)
+        said = write_script(path, federation, table, floor, train, kept, bounds, dp_limit)
         return Exported(path, said)
     if dry_run:
         found = preview(
@@ -115,12 +124,28 @@ def join(
             site=site or "this site",
             own_training=train is not None,
             personal=kept,
+            spending=table.spending(dp_limit),
+            run=None if rounds_of is None else run_named(rounds_of),
         )
         return JoinPreview(found)
     door = find_door(federation, site, token_env)
     if rounds_of is not None and door.status_of is not None:
         door.status_of(rounds_of)  # a typo would wait for ever
-    joined = _site_run(door, federation, table, train, floor, rounds_of, kept)
+    joined = SiteRun(
+        door.port,
+        table,
+        federation=federation,
+        site=door.site,
+        place=door.place,
+        organisation=door.organisation,
+        function=train,
+        policy=floor,
+        personal=kept,
+        run=rounds_of,
+        status_of=door.status_of,
+        bounds=bounds,
+        dp_limit=dp_limit,
+    )
     _take_place(joined, door.place)
     return joined.start() if background else follow_site(joined)
 
@@ -140,28 +165,9 @@ def _site_table(data: Any, target: str | None, positive: str | None) -> SiteTabl
     return read_site_table(data, target or "", positive)
 
 
-def _site_run(
-    door: Door,
-    federation: str,
-    table: SiteTable,
-    train: Callable[..., Any] | None,
-    floor: SitePolicy,
-    run: str | None,
-    personal: AnyPersonal | None,
-) -> SiteRun:
-    return SiteRun(
-        door.port,
-        table,
-        federation=federation,
-        site=door.site,
-        place=door.place,
-        organisation=door.organisation,
-        function=train,
-        policy=floor,
-        personal=personal,
-        run=run,
-        status_of=door.status_of,
-    )
+def joined_to(federation: str) -> list[SiteRun]:
+    """What this kernel takes, or took, part in of a federation."""
+    return [run for run in _joined.values() if run.federation == federation]
 
 
 def _take_place(joined: SiteRun, place: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ TARGET = {target!r}
 POSITIVE = {positive!r}
 DATA = os.environ.get("TRUSTSTRAM_SITE_DATA", Path(__file__).with_name({data!r}))
 FLOOR = SitePolicy.parse({floor})
+BOUNDS = {bounds}
+DP_LIMIT = {dp_limit!r}
 
 {function}
 def main() -> str | None:
@@ -56,6 +58,8 @@ def main() -> str | None:
             policy=FLOOR,
             personal={personal!r},
             train={train},
+            bounds=BOUNDS,
+            dp_limit=DP_LIMIT,
             tell=print,
         )
     except (TrustStramException, OSError) as error:
@@ -76,6 +80,8 @@ def write_script(
     policy: SitePolicy,
     train: Callable[..., Any] | None,
     personal: AnyPersonal | None = None,
+    bounds: Mapping[str, Any] | None = None,
+    dp_limit: float | None = None,
 ) -> str:
     """Write the script to ``path`` and say how to run it; the token is not in it.
 
@@ -99,6 +105,8 @@ def write_script(
         positive=table.signature.positive_class,
         floor=_floor(policy),
         personal=None if personal is None else str(personal),
+        bounds=_plain_bounds(bounds),
+        dp_limit=dp_limit,
         function=f"\n{source}\n\n" if source else "",
         train="None" if train is None else train.__name__,
     )
@@ -108,6 +116,13 @@ def write_script(
         f"Wrote {path.name}: put this site's table beside it as {data}, set {TOKEN_VARIABLE}, and "
         f"run python {path.name}.{own}"
     )
+
+
+def _plain_bounds(bounds: Mapping[str, Any] | None) -> str:
+    """Bounds as source: plain numbers, whatever they were given as."""
+    if bounds is None:
+        return "None"
+    return repr({str(name): (float(low), float(high)) for name, (low, high) in bounds.items()})
 
 
 def _source(train: Callable[..., Any]) -> str:

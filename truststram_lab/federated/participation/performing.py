@@ -65,8 +65,10 @@ class SiteWork:
             found.append("This site has no parameters to begin with.")
         if terms.kind == "training" and isinstance(terms.privacy, RecordPlan):
             found.append(
-                "The run asks for record-level privacy, which a training function of the site's "
-                "own cannot promise."
+                "The run asks for record-level privacy, and this site trains by a function of its "
+                "own: what that does with single rows cannot be clipped and noised from outside. "
+                "Join with %ts_join and a table, without --train, or ask the federation for "
+                "client-level privacy (--dp-unit client)."
             )
         return found
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from truststram_lab.exceptions import InvalidInputError, nearest
 from truststram_lab.schemas.filters import Filter, GaussianNoise, GradientClip, parse_filters
-from truststram_lab.schemas.privacy import LocalPlan, RecordPlan
+from truststram_lab.schemas.privacy import GaussianUse, LocalPlan, RecordPlan
 from truststram_lab.schemas.strategies import STRATEGY_NAMES, as_strategy
 
 from .terms import Terms
@@ -21,8 +21,10 @@ class SitePolicy:
     """A round that is below this floor is declined, and the federation is told why.
 
     Args:
-        max_clip: updates must be clipped to at most this norm before they leave.
-        min_noise: and covered by noise of at least this standard deviation, in parameter units.
+        max_clip: updates must be clipped to at most this norm before they leave; in a run that
+            protects rows, each row's gradient.
+        min_noise: and covered by noise of at least this standard deviation, in parameter units;
+            in a run that protects rows, each step's sum of gradients.
         max_epsilon: the run's own plan, over all its rounds, may spend at most this.
         models: names of the models that may be trained; None allows all.
         strategies: of the strategies; None allows all.
@@ -89,7 +91,7 @@ class SitePolicy:
             )
         if terms.kind == "statistics" and not self.allow_statistics:
             yield "This site gives no counts, means or variances of its columns."
-        if terms.kind == "training":
+        if terms.kind == "training" or isinstance(terms.privacy, RecordPlan):
             yield self._on_clip(terms)
             yield self._on_noise(terms)
             yield self._on_epsilon(terms)
@@ -116,6 +118,8 @@ class SitePolicy:
         ]
         if isinstance(terms.privacy, LocalPlan):
             norms.append(terms.privacy.clip)
+        if isinstance(terms.privacy, RecordPlan):
+            norms = [terms.privacy.clip]  # a clip of updates bounds no single row
         if norms and min(norms) <= self.max_clip:
             return None
         found = f"the norm is {min(norms):g}" if norms else "nothing clips"
@@ -134,6 +138,8 @@ class SitePolicy:
         )
         if isinstance(terms.privacy, LocalPlan):
             squares += terms.privacy.sigma**2
+        if isinstance(terms.privacy, RecordPlan):
+            squares = (terms.privacy.noise_multiplier * terms.privacy.clip) ** 2
         sigma = float(squares) ** 0.5
         if sigma >= self.min_noise:
             return None
@@ -153,7 +159,10 @@ class SitePolicy:
         from truststram_lab.learning.privacy import accountant
 
         plan = terms.privacy
-        spent = accountant.account([plan.use(plan.rounds)], plan.delta).epsilon
+        uses = [plan.use(max(plan.rounds, terms.rounds))]
+        if isinstance(plan, RecordPlan) and terms.statistics_noise is not None:
+            uses.append(GaussianUse(noise_multiplier=terms.statistics_noise))
+        spent = accountant.account(uses, plan.delta).epsilon
         if spent <= self.max_epsilon:
             return None
         return (

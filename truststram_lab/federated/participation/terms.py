@@ -13,7 +13,10 @@ from truststram_lab.schemas.registry import Architecture
 from truststram_lab.schemas.strategies import AnyStrategy
 from truststram_lab.schemas.tables import Signature, Statistics
 
-__all__ = ["Terms", "plan_in", "terms_of"]
+__all__ = ["STATISTICS_NOISE", "Terms", "plan_in", "terms_of"]
+
+#: In a plan's ``config``: the noise multiplier of the sites' moments, where they have noise.
+STATISTICS_NOISE = "statistics_noise"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,12 @@ class Terms:
     def proximal_mu(self) -> float:
         """The strength of the pull to the global model; 0 without one."""
         return float(getattr(self.strategy, "mu", 0.0))
+
+    @property
+    def statistics_noise(self) -> float | None:
+        """The noise multiplier of means and variances; None for none, or for bounds alone."""
+        found = self.config.get(STATISTICS_NOISE)
+        return None if found is None else float(found)
 
 
 def plan_in(assignment: Assignment) -> RoundPlan:

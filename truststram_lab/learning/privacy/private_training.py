@@ -14,7 +14,15 @@ from ...schemas.privacy import RecordPlan
 from ...schemas.registry import Architecture, DropoutLayer
 from ..memory import free_memory, is_out_of_memory
 from ..network import check_state
-from ..training import Stopped, check_rows, loss_of, refuse_diverged, sgd_step
+from ..training import (
+    GradientTerms,
+    Stopped,
+    adder_of,
+    check_rows,
+    loss_of,
+    refuse_diverged,
+    sgd_step,
+)
 from ..weights import State
 from .dpsgd import Tensors, private_gradient
 from .noise import NoiseSource, SecureRandom
@@ -36,6 +44,7 @@ def train_privately(
     should_stop: Callable[[], bool],
     on_step: Callable[[int, int], None] | None = None,
     *,
+    terms: GradientTerms | None = None,
     sampling: NoiseSource | None = None,
     noise: NoiseSource | None = None,
 ) -> tuple[State, dict[str, float]]:
@@ -45,8 +54,17 @@ def train_privately(
     ``local`` the learning rate, momentum, weight decay and type count, ``epochs`` and
     ``batch_size`` are in the plan already (``dpsgd.rates``).
 
+    What a strategy adds to the gradient (``terms``) is added after the rows' gradients were clipped
+    and noised, and spends nothing: FedProx pulls towards the round's start by the weights alone,
+    which are private already, and SCAFFOLD's c - c_i is known before the round, because c_i is
+    computed from private weights only (option II). Clipping the sum of both instead would
+    let the correction eat up the rows' share, and would protect no better.
+    Noble, Bellet and Dieuleveut 2022, "Differentially Private Federated Learning on Heterogeneous
+    Data", algorithm 1 (DP-SCAFFOLD). https://arxiv.org/abs/2111.09278
+
     Args:
         architecture, state, x, y, device, should_stop, on_step: as in ``training.train``.
+        terms: of the strategy; known without this site's rows, or from what was noised.
         plan: what the round may spend, see ``RecordPlan.use``.
         sampling: of batches and dropout; by default a new key that is kept nowhere.
         noise: by default a new key that is kept nowhere.
@@ -69,7 +87,18 @@ def train_privately(
     source = SecureRandom() if noise is None else noise
     try:
         return _train(
-            architecture, state, x, y, local, plan, device, should_stop, on_step, draws, source
+            architecture,
+            state,
+            x,
+            y,
+            local,
+            plan,
+            device,
+            should_stop,
+            on_step,
+            draws,
+            source,
+            terms,
         )
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -94,6 +123,7 @@ def _train(
     on_step: Callable[[int, int], None] | None,
     sampling: NoiseSource,
     noise: NoiseSource,
+    terms: GradientTerms | None,
 ) -> tuple[State, dict[str, float]]:
     import torch
 
@@ -104,6 +134,7 @@ def _train(
         name: torch.tensor(array, dtype=dtype, device=device) for name, array in state.items()
     }
     velocity = [torch.zeros_like(weight) for weight in weights.values()]
+    add = adder_of(weights, terms)
     loss_sum, seen = 0.0, 0
     for done in range(plan.steps_per_round):
         if should_stop():
@@ -118,7 +149,10 @@ def _train(
             sampling=sampling,
             noise=noise,
         )
-        sgd_step(list(weights.values()), [gradient[name] for name in weights], velocity, local)
+        gradients = [gradient[name] for name in weights]
+        sgd_step(
+            list(weights.values()), gradients if add is None else add(gradients), velocity, local
+        )
         loss_sum += float(losses.sum())
         seen += len(losses)
         if on_step is not None:

@@ -119,15 +119,25 @@ def reserve(
     round_id: str,
     number: int,
     now: str,
+    *,
+    statistics_noise: float | None = None,
 ) -> None:
     """Take what the round spends, before its noise is drawn.
+
+    Args:
+        statistics_noise: the noise multiplier of a round of means and variances; None is a
+            training round.
 
     Raises:
         PrivacyBudgetError: it does not fit; nothing is taken.
     """
     purpose = f"round {number} of run {run.name}"
+    if statistics_noise is not None:
+        purpose = f"means and variances of run {run.name}"
     budget = _budget(connection, run.federation_id)
     use = privacy.use()
+    if statistics_noise is not None:
+        use = GaussianUse(noise_multiplier=statistics_noise)
     if budget is not None:
         if privacy.unit != budget.unit:
             raise PrivacyBudgetError(

@@ -103,6 +103,7 @@ class Closing:
             now = timestamp()
             if not _close(connection, found, last, now):
                 return False
+            release(connection, last.id)  # nothing, where no noise was planned
             told = statistics.model_dump(mode="json")
             set_status(connection, found.run, "training", now, statistics=told)
             tell(connection, found.run, "run.status", {"status": "training"}, now)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from truststram_lab.exceptions import PrivacyBudgetError
 from truststram_lab.schemas.federation import CreateRun, RoundKind
-from truststram_lab.schemas.privacy import ClientPlan
+from truststram_lab.schemas.privacy import ClientPlan, RecordPlan
 from truststram_lab.server.stores import outbox
 from truststram_lab.server.stores.ids import new_id
 from truststram_lab.server.stores.tables import participants, rounds, run_sites, runs, updates
@@ -65,9 +65,11 @@ def open_next(connection: Connection, run: Row[Any], plan: CreateRun, presence: 
         _wait(connection, run, plan)
         return "waiting"
     _insert(connection, run, plan, round_id, following, last, cohort, now)
-    if plan.privacy is not None and following.kind == "training":
+    noise = _statistics_noise(plan) if following.kind == "statistics" else None
+    if plan.privacy is not None and (following.kind == "training" or noise is not None):
+        number = following.training_number
         try:
-            reserve(connection, run, plan.privacy, round_id, following.training_number, now)
+            reserve(connection, run, plan.privacy, round_id, number, now, statistics_noise=noise)
         except PrivacyBudgetError as error:
             connection.execute(rounds.delete().where(rounds.c.id == round_id))
             stop_run(connection, run, now, error.message)
@@ -76,6 +78,12 @@ def open_next(connection: Connection, run: Row[Any], plan: CreateRun, presence: 
     tell(connection, run, "round.opened", told, now)
     wake_sites(connection, run, plan)
     return "opened"
+
+
+def _statistics_noise(plan: CreateRun) -> float | None:
+    """The noise multiplier of the sites' moments; None where they spend nothing of a budget."""
+    found = plan.config.get("statistics_noise")
+    return float(found) if found is not None and isinstance(plan.privacy, RecordPlan) else None
 
 
 def last_round(connection: Connection, run_id: str) -> Row[Any] | None:

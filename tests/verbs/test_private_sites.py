@@ -1,0 +1,195 @@
+"""Real sites whose rows are protected: trained, charged and refused by the sites themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from truststram_lab import verbs
+from truststram_lab.exceptions import InvalidInputError, PermissionDeniedError
+from truststram_lab.learning.privacy.accountant import account
+from truststram_lab.schemas.privacy import GaussianUse, RecordPlan
+
+WAIT_S = 120.0
+BOUNDS = {"dose": (0, 30), "age": (0, 120)}
+
+
+def table(seed: int, rows: int = 80) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    ill = rng.random(rows) < 0.45
+    return pd.DataFrame(
+        {
+            "dose": rng.normal(10, 2, rows) + 4 * ill,
+            "age": rng.normal(60, 9, rows),
+            "ward": np.where(rng.random(rows) < 0.3 + 0.4 * ill, "icu", "general"),
+            "ill": np.where(ill, "yes", "no"),
+        }
+    )
+
+
+@pytest.fixture
+def federation(shared_session, request):
+    """A federation of two, with a name of its own."""
+    name = f"p{abs(hash(request.node.name)) % 10**8}"
+    verbs.federations(name, "create", sites=["a", "b"])
+    return name
+
+
+@pytest.fixture
+def ending():
+    """Whoever joined in a test leaves at its end."""
+    joined: list = []
+    yield joined
+    for one in joined:
+        one.stop()
+
+
+def join(federation: str, site: str, frame: pd.DataFrame, ending: list, **given):
+    given = {"target": "ill", "site": site, "background": True, "bounds": BOUNDS, **given}
+    joined = verbs.join(federation, frame, **given)
+    ending.append(joined)
+    return joined
+
+
+def uses_of(run) -> list[GaussianUse]:
+    plan = run.snapshot().plan
+    noise = plan.config["statistics_noise"]
+    return [GaussianUse(noise_multiplier=noise), plan.privacy.use(plan.rounds)]
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedprox:mu=0.5", "scaffold"])
+def test_rows_of_real_sites_are_protected_and_charged_by_the_sites(federation, ending, strategy):
+    seed = abs(hash(strategy)) % 10**6
+    sites = [join(federation, site, table(seed + n), ending) for n, site in enumerate("ab")]
+    run = verbs.federations(federation, "open", rounds=2, epochs=1, dp=4.0, strategy=strategy)
+    assert run.status == "completed"
+    plan = run.snapshot().plan
+    assert isinstance(plan.privacy, RecordPlan)
+    assert (plan.privacy.sample_rate, plan.privacy.steps_per_round) == (0.1, 10)
+    whole = account(uses_of(run), plan.privacy.delta).epsilon
+    assert 0.97 * 4.0 < whole <= 4.004
+    for site in sites:
+        view = site.wait(timeout_s=WAIT_S).snapshot()
+        assert view.epsilon == pytest.approx(whole)
+        assert view.budget == pytest.approx(whole)
+        (own,) = view.spent
+        assert (own.unit, own.adjacency, own.releases) == ("record", "add-or-remove", 3)
+        assert own.epsilon == pytest.approx(account(uses_of(run), own.delta).epsilon)
+        text = " ".join(site.card().text.split())
+        for word in (
+            "Record-level differential privacy",
+            "at delta 1e-05",
+            "DP-SGD (clip 1, noise multiplier",
+            "with chance 0.1, in secret",
+            "one row more or less",
+            "the platform saw noised updates only",
+            "Losses, accuracies and row counts that a site reports are outside this number",
+            "This site's own ledger of these rows, record-level",
+        ):
+            assert word in text, word
+    # The platform's budget counts the moments, too.
+    assert verbs.federations(federation).budget.epsilon_spent == pytest.approx(whole)
+    assert "a: This site's own ledger" in " ".join(
+        verbs.federations(federation, "budget").card().text.split()
+    )
+
+
+def refused(federation: str, ending: list, says: str, frame: pd.DataFrame, **given):
+    careful = join(federation, "a", frame, ending, **given)
+    join(federation, "b", table(1), ending)
+    run = verbs.federations(federation, "open", rounds=1, epochs=1, dp=4.0, background=True)
+    with pytest.raises(PermissionDeniedError, match=says):
+        careful.wait(timeout_s=WAIT_S)
+    run.stop()
+    states = {event.state for event in careful.snapshot().events}
+    assert "declined_policy" in states
+    assert not states & {"uploading", "local_training"}
+    return careful
+
+
+def test_a_function_of_the_sites_own_is_refused_before_it_trains(federation, ending):
+    called = []
+    refused(
+        federation,
+        ending,
+        r"cannot be clipped and noised from outside.*without --train.*--dp-unit client",
+        table(20),
+        train=lambda state: called.append(1) or (state, 60, {}),
+    )
+    assert not called
+
+
+def test_a_site_without_bounds_is_refused_with_its_columns(federation, ending):
+    refused(federation, ending, "'dose' and 1 more has none: give --bounds", table(21), bounds=None)
+
+
+@pytest.mark.parametrize(
+    ("floor", "says"),
+    [
+        ({"max_clip": 0.5}, "clips updates to 0.5 or less, and of the run's plan the norm is 1"),
+        ({"min_noise": 50.0}, "adds noise of at least 50"),
+        ({"max_epsilon": 3.9}, "at most 3.9 in a run, and this one would spend 4"),
+    ],
+)
+def test_a_federation_cannot_go_below_the_floor_under_which_rows_may_be_used(
+    federation, ending, floor, says
+):
+    refused(federation, ending, says, table(22), **floor)
+
+
+def test_one_data_set_has_one_limit_over_two_federations(federation, ending):
+    frame = table(30)
+    first = join(federation, "a", frame, ending, dp_limit=4.5)
+    join(federation, "b", table(31), ending)
+    run = verbs.federations(federation, "open", rounds=1, epochs=1, dp=4.0)
+    first.wait(timeout_s=WAIT_S)
+    (before,) = first.snapshot().spent
+    assert before.limit == 4.5
+
+    other = f"{federation}-other"
+    verbs.federations(other, "create", sites=["a", "b"])
+    preview = verbs.join(
+        other, frame, target="ill", site="a", dry_run=True, rounds_of=run.name
+    ).preview
+    assert preview.spent[0].epsilon == pytest.approx(before.epsilon)
+    assert "goes over the budget of 4.5" in preview.costs[-1]
+
+    second = join(other, "a", frame, ending)
+    join(other, "b", table(32), ending)
+    refused_run = verbs.federations(other, "open", rounds=1, epochs=1, dp=4.0, background=True)
+    with pytest.raises(
+        PermissionDeniedError, match=r"own ledger refuses the .* round .*budget of 4.5"
+    ):
+        second.wait(timeout_s=WAIT_S)
+    refused_run.stop()
+    (after,) = second.snapshot().spent
+    assert after.epsilon <= 4.5
+    events = [e for e in second.snapshot().events if e.state == "declined_policy"]
+    assert events[0].kind == "training" or after.epsilon == pytest.approx(before.epsilon)
+    assert not [
+        e for e in second.snapshot().events if (e.kind, e.state) == ("training", "uploading")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"dp": 3.0, "batch_size": 8}, "has no batch size"),
+        ({"dp": 3.0, "sample_rate": 1.5}, "1.5 is no chance"),
+        ({"sample_rate": 0.5}, "belongs to --dp"),
+        ({"dp": 3.0, "dp_statistics": "exact"}, "noised or bounds"),
+        ({"dp": 3.0, "dp_unit": "client", "sample_rate": 0.5}, "hides sites"),
+        ({"dp": 3.0, "delta": 0.5}, "shown in full"),
+    ],
+)
+def test_what_no_private_run_can_have_is_told_before_it_opens(federation, ending, given, says):
+    join(federation, "a", table(0), ending)
+    with pytest.raises(InvalidInputError, match=says):
+        verbs.federations(federation, "open", **given)
+    assert not verbs.federations(federation).runs
+
+
+def test_a_limit_that_is_no_number_is_refused(federation, ending):
+    with pytest.raises(InvalidInputError, match="--dp-limit 0 is no epsilon"):
+        join(federation, "a", table(0), ending, dp_limit=0.0)
