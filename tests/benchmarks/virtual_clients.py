@@ -333,14 +333,17 @@ def _peers(found: dict[str, Any]) -> list[str]:
         words.append("Flower: not measured, it has no environment here.")
     else:
         ours = statistics.median(flower["ours_s"])
+        whole, warm = flower["wall_s"], statistics.median(flower["each_round_s"][1:])
         words.append(
-            f"Flower {flower['version']}, 10 clients, {flower['rounds']} rounds: "
-            f"{flower['wall_s']:.1f} s with its scheduler's start, {flower['rounds_s']:.1f} s from "
-            f"the first round on; ours {1000 * ours:.0f} ms, the median of 20 (and "
-            f"{flower['ours_choice_s']:.2f} s for the trial that chooses the trainer): {flower['wall_s'] / ours:,.0f} and "
-            f"{flower['rounds_s'] / ours:,.0f} times as fast "
-            f"(goal {found['goals']['flower']}); with our trial "
-            f"{flower['wall_s'] / (ours + flower['ours_choice_s']):,.0f} times."
+            f"Flower {flower['version']}, 10 clients, {flower['rounds']} rounds, wall time: "
+            f"{whole:.1f} s, of which {flower['each_round_s'][0]:.1f} s are the first round, in "
+            f"which its scheduler starts its workers, and {warm:.2f} s each later one; ours "
+            f"{1000 * ours:.0f} ms (median of {len(flower['ours_s'])}; "
+            f"{1000 * statistics.median(flower['ours_cpu_s']):.0f} ms of CPU): {whole / ours:,.0f} "
+            f"times as fast with the scheduler's start (goal {found['goals']['flower']}), "
+            f"{warm * flower['rounds'] / ours:,.0f} without; with the "
+            f"{flower['ours_choice_s']:.2f} s of our trial that chooses the trainer "
+            f"{whole / (ours + flower['ours_choice_s']):,.0f}."
         )
     if jax is None:
         words.append("JAX: not measured, it has no environment here.")
