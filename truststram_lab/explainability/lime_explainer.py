@@ -193,6 +193,7 @@ class LIMEExplainer:
             for row in range(len(rows))
         )
         known = self.background
+        sha256 = None if known is None else known.sha256()
         return ExplanationSet(
             values=values,
             base_values=start,
@@ -206,8 +207,8 @@ class LIMEExplainer:
             meaning=_MEANING.format(space=_SPACES[self.adapter.output]),
             background="the statistics stored with the model"
             if known is None
-            else f"bins of {len(known):,} rows, sha256 {known.sha256()[:12]}",
-            background_sha256=None if known is None else known.sha256(),
+            else f"bins of {len(known):,} rows, sha256 {(sha256 or '')[:12]}",
+            background_sha256=sha256,
             fit=score,
             conditions=words,
         )

@@ -74,6 +74,7 @@ class SHAPExplainer:
         )
         if self.background is not None:
             _check_finite(self.adapter, self.background, "background_data")
+        self._sha256 = None if self.background is None else self.background.sha256()
         self.notes = _notes(self.background)
         self._named = list(feature_names) if feature_names is not None else None
         options = MethodOptions(samples, seed)
@@ -184,6 +185,7 @@ class SHAPExplainer:
             error = None if error is None else error[:, :, 0]
         title, meaning = METHODS[self.method]
         known = None if self.method == "tree_path" else self.background
+        sha256 = "" if known is None else self._sha256 or ""
         return ExplanationSet(
             values=found,
             base_values=start,
@@ -197,9 +199,8 @@ class SHAPExplainer:
             meaning=meaning.format(space=_SPACES[self.adapter.output]),
             background="the training rows, as counted in the trees"
             if known is None
-            else f"{len(known):,} row{'' if len(known) == 1 else 's'}, sha256 "
-            f"{known.sha256()[:12]}",
-            background_sha256=None if known is None else known.sha256(),
+            else f"{len(known):,} row{'' if len(known) == 1 else 's'}, sha256 {sha256[:12]}",
+            background_sha256=sha256 or None,
             standard_error=error,
             notes=self.notes if known is not None else (),
         )

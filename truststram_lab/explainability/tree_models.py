@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,17 +63,19 @@ class Trees:
             if missing and self.missing_zero is not None:
                 zero = self.missing_zero[nodes, None] & np.isnan(values)
                 values = np.where(zero, 0.0, values)
-            bounds: Any = self.threshold[nodes, None]
-            if self.single and not self.strict:
-                # float32 values against float64 thresholds: v <= t is v <= (t rounded down).
-                bounds = _rounded_down(bounds)
-            elif self.single:
-                bounds = bounds.astype(np.float32)
+            bounds = self._bounds[nodes, None]
             left = values < bounds if self.strict else values <= bounds
             if missing:
                 left |= np.isnan(values) & self.missing_left[nodes, None]
             found[nodes] = left
         return found
+
+    @cached_property
+    def _bounds(self) -> Any:
+        if not self.single:
+            return self.threshold
+        # float32 values against float64 thresholds: v <= t is v <= (t rounded down).
+        return self.threshold.astype(np.float32) if self.strict else _rounded_down(self.threshold)
 
     def outputs(self, inputs: Floats) -> Floats:
         """What the trees add up to, (rows, outputs), by walking them."""

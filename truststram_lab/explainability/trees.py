@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import factorial
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class LeafPaths:
         """(leaves, rows): the bits of the players whose tests a row fails."""
         found = np.zeros((len(self), decisions.shape[1]), dtype=kind)
         for step in range(self.nodes.shape[1]):
-            failed = decisions[self.nodes[:, step]] ^ self.turns[:, step, None]
+            failed = decisions.take(self.nodes[:, step], axis=0) ^ self.turns[:, step, None]
             found |= failed.astype(kind) << self.slots[:, step, None].astype(kind)
         return found
 
@@ -164,8 +165,8 @@ class TreeGame:
         self.trees, self.columns, self.background = trees, columns, background
         self.groups, alone = leaf_paths(trees, owner)
         self.base = alone
-        self._tables: list[Floats | None] = []
-        self._deep: list[tuple[Codes, Floats] | None] = []
+        self._tables: list[tuple[Floats, Any] | None] = []
+        self._deep: list[Codes | None] = []
         for group in self.groups:
             self._prepare(group)
 
@@ -185,14 +186,16 @@ class TreeGame:
         outputs = len(self.base)
         total = np.zeros((self.columns * outputs, len(inputs)))
         for group, table, deep in zip(self.groups, self._tables, self._deep, strict=True):
+            if table is not None:
+                values, spread = table
+                _add_from_table(total, group, values, spread, decisions)
+                continue
             at_once = max(1, _CHUNK_CELLS // max(len(inputs), 1))
             for start in range(0, len(group), at_once):
                 part = slice(start, start + at_once)
                 few = group.part(part)
-                if table is not None:
-                    _add_from_table(total, few, table[:, part], few.failures(decisions), outputs)
-                elif deep is not None:
-                    _add_pairs(total, few, deep[0][part], deep[1], decisions, outputs)
+                if deep is not None:
+                    _add_pairs(total, few, deep[part], decisions, outputs)
                 else:
                     _add_paths(total, few, few.failures(decisions, np.uint64), outputs)
         return total.reshape(self.columns, outputs, len(inputs)).transpose(2, 0, 1)
@@ -201,15 +204,18 @@ class TreeGame:
         shallow = group.players <= _TABLE_PLAYERS
         if self.background is None:
             self.base = self.base + group.share.prod(axis=1) @ group.value
-            self._tables.append(_path_table(group) if shallow else None)
+            self._tables.append(self._spread(group, _path_table(group)) if shallow else None)
             self._deep.append(None)
             return
         counts, codes = self._background_patterns(group, shallow)
         reached = counts[:, 0] if shallow else (codes == 0).mean(axis=1)
         self.base = self.base + reached @ group.value
-        self._tables.append(_interventional_table(group, counts) if shallow else None)
-        share = np.full(len(self.background), 1.0 / len(self.background))
-        self._deep.append(None if shallow else (codes, share))
+        table = _interventional_table(group, counts) if shallow else None
+        self._tables.append(None if table is None else self._spread(group, table))
+        self._deep.append(None if shallow else codes)
+
+    def _spread(self, group: LeafPaths, table: Floats) -> tuple[Floats, Any]:
+        return table, _spread(group, self.columns, len(self.base))
 
     def _background_patterns(self, group: LeafPaths, counted: bool) -> tuple[Floats, Codes]:
         """Shares of the background with each pattern (leaves, 2**d), or every row's pattern."""
@@ -285,26 +291,30 @@ def _products_of_others(factors: Floats) -> Floats:
     return before * after
 
 
-def _add_from_table(
-    total: Floats, group: LeafPaths, table: Floats, failures: NDArray[Any], outputs: int
-) -> None:
-    width = table.shape[2]
-    index = failures.astype(np.intp) + np.arange(len(group))[:, None] * width
-    for player in range(group.players):
-        amounts = table[player].ravel().take(index)
-        _add(total, group.owner[:, player], group.value, amounts, outputs)
-
-
-def _add(
-    total: Floats, owner: NDArray[np.int64], value: Floats, amounts: Floats, outputs: int
-) -> None:
-    """Leaf by leaf ``value * amounts`` to the owner's outputs: a sparse product."""
+def _spread(group: LeafPaths, columns: int, outputs: int) -> Any:
+    """From what a leaf's players get (players * leaves) to columns and outputs, as a product."""
     from scipy.sparse import csr_array
 
-    leaf, output = np.nonzero(value)
-    to = owner[leaf] * outputs + output
-    spread = csr_array((value[leaf, output], (to, leaf)), shape=(len(total), len(owner)))
-    total += spread @ amounts
+    leaf, output = np.nonzero(group.value)
+    players = np.arange(group.players)[:, None]
+    to = group.owner[leaf].T * outputs + output
+    source = players * len(group) + leaf
+    amounts = np.broadcast_to(group.value[leaf, output], to.shape)
+    shape = (columns * outputs, group.players * len(group))
+    return csr_array((amounts.ravel(), (to.ravel(), source.ravel())), shape=shape)
+
+
+def _add_from_table(
+    total: Floats, group: LeafPaths, table: Floats, spread: Any, decisions: NDArray[np.uint8]
+) -> None:
+    players, leaves, width = table.shape
+    first = np.arange(leaves)[:, None] * width
+    at_once = max(1, 2 * _CHUNK_CELLS // (players * leaves))
+    for start in range(0, decisions.shape[1], at_once):
+        part = slice(start, start + at_once)
+        index = group.failures(decisions[:, part]) + first
+        amounts = table.reshape(players, -1).take(index, axis=1)
+        total[:, part] += spread @ amounts.reshape(players * leaves, -1)
 
 
 def _add_paths(total: Floats, group: LeafPaths, failures: Codes, outputs: int) -> None:
@@ -317,51 +327,44 @@ def _add_paths(total: Floats, group: LeafPaths, failures: Codes, outputs: int) -
         amounts = _path_values(
             (1 - bits.astype(np.int8)).astype(np.float64), few.share.T[:, :, None]
         )
-        for player in range(d):
-            _add(total, few.owner[:, player], few.value, amounts[player], outputs)
+        spread = _spread(few, len(total) // outputs, outputs)
+        total += spread @ amounts.reshape(d * len(few), rows)
 
 
 def _add_pairs(
-    total: Floats,
-    group: LeafPaths,
-    codes: Codes,
-    share: Floats,
-    decisions: NDArray[np.uint8],
-    outputs: int,
+    total: Floats, group: LeafPaths, codes: Codes, decisions: NDArray[np.uint8], outputs: int
 ) -> None:
     """Deep leaves: every row with every background row that does not fail where it fails.
 
-    With n players that the row fails and p that the background fails, a leaf is a game whose
-    values are p! (n - 1)! / (n + p)! with a minus for each of the n, and (p - 1)! n! / (n + p)!
-    for each of the p (Lundberg et al. 2020, algorithm 3).
+    With n players that the row fails and p that the background row fails, a leaf is a game
+    whose values are -p! (n - 1)! / (n + p)! for each of the n, and (p - 1)! n! / (n + p)! for
+    each of the p (Lundberg et al. 2020, algorithm 3).
     """
-    d = group.players
+    d, rows, size = group.players, decisions.shape[1], codes.shape[1]
+    shifts, one = np.arange(d, dtype=np.uint64), np.uint64(1)
+    weights = _pair_weights(d).ravel()
     failures = group.failures(decisions, np.uint64)
-    joins, leaves_ = _pair_weights(d)
-    shifts = np.arange(d, dtype=np.uint64)
-    for leaf in range(len(group)):
-        seen, back = np.unique(failures[leaf], return_inverse=True)
-        other, at = np.unique(codes[leaf], return_inverse=True)
-        mass = np.bincount(at, weights=share, minlength=len(other))
-        meets = (seen[:, None] & other[None, :]) == 0
-        n, p = np.bitwise_count(seen)[:, None], np.bitwise_count(other)[None, :]
-        mass = np.where(meets, mass, 0.0)
-        row_bits = ((seen[:, None] >> shifts) & np.uint64(1)).astype(np.float64)
-        other_bits = ((other[:, None] >> shifts) & np.uint64(1)).astype(np.float64)
-        gain = (mass * joins[n, p]) @ other_bits
-        loss = (mass * leaves_[n, p]).sum(axis=1, keepdims=True) * row_bits
-        amounts = (gain - loss)[back]
-        for output in np.flatnonzero(group.value[leaf]):
-            to = group.owner[leaf] * outputs + output
-            total[to] += group.value[leaf, output] * amounts.T
+    at_once = max(1, _CHUNK_CELLS // (rows * size))
+    for start in range(0, len(group), at_once):
+        part = slice(start, start + at_once)
+        few, mine, theirs = group.part(part), failures[part], codes[part]
+        n, p = np.bitwise_count(mine).astype(np.intp), np.bitwise_count(theirs).astype(np.intp)
+        share = weights.take(n[:, :, None] * (d + 1) + p[:, None, :])
+        share *= (mine[:, :, None] & theirs[:, None, :]) == 0
+        folded = np.ones((len(few), size, d + 1))  # the last column sums up
+        folded[:, :, :d] = (theirs[:, :, None] >> shifts) & one
+        folded[:, :, :d] /= np.maximum(p, 1)[:, :, None]
+        sums = share @ folded / size
+        loss = sums[:, :, d] / np.maximum(n, 1)
+        amounts = sums[:, :, :d] - loss[:, :, None] * ((mine[:, :, None] >> shifts) & one)
+        spread = _spread(few, len(total) // outputs, outputs)
+        total += spread @ amounts.transpose(2, 0, 1).reshape(d * len(few), rows)
 
 
-def _pair_weights(d: int) -> tuple[Floats, Floats]:
-    from math import factorial as f
-
-    joins, leaves = np.zeros((d + 1, d + 1)), np.zeros((d + 1, d + 1))
+def _pair_weights(d: int) -> Floats:
+    """p! n! / (n + p)!, by n and p; 0 where they cannot both be."""
+    found = np.zeros((d + 1, d + 1))
     for n in range(d + 1):
         for p in range(d + 1 - n):
-            joins[n, p] = f(p - 1) * f(n) / f(n + p) if p else 0.0
-            leaves[n, p] = f(p) * f(n - 1) / f(n + p) if n else 0.0
-    return joins, leaves
+            found[n, p] = factorial(p) * factorial(n) / factorial(n + p)
+    return found
