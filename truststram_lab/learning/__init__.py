@@ -1,4 +1,4 @@
-"""The arithmetic of federated learning on plain arrays; torch only in ``training`` and ``device``.
+"""The arithmetic of federated learning on plain arrays; torch only on use.
 
 Nothing is imported here, so that the platform can take ``learning.weights`` alone.
 """
