@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from truststram_lab.exceptions import InvalidInputError
-from truststram_lab.federated.preparation import parse_split, prepare
+from truststram_lab.federated.preparation import prepare
 from truststram_lab.preprocessing.demo import load_demo
 
 
@@ -74,7 +74,7 @@ def test_a_small_alpha_makes_sites_differ_more_than_a_large_one():
         ({}, {"by": "wardd"}, ["'wardd'", "'ward'"]),
         ({}, {"by": "died"}, ["'died' is the target"]),
         ({}, {"split": "dirichlet:-1"}, ["'dirichlet:-1'", "dirichlet:0.5"]),
-        ({}, {"split": "shards"}, ["'shards'"]),
+        ({}, {"split": "shard"}, ["'shard'", "shards"]),
         ({"ward": None}, {"by": "ward"}, ["'ward' is empty", "dropna"]),
     ],
 )
@@ -108,6 +108,18 @@ def test_a_site_with_too_few_rows_is_named():
         _prepare(frame, by="ward")
 
 
-@pytest.mark.parametrize(("text", "alpha"), [("dirichlet", 0.5), ("dirichlet:2", 2.0)])
-def test_a_split_is_read(text, alpha):
-    assert parse_split(text) == alpha
+@pytest.mark.parametrize("split", ["dirichlet:0.3", "iid", "shards:1", "quantity:0.5"])
+def test_a_thousand_virtual_clients_all_have_rows(split):
+    frame = _table(rows=2_000)
+    prepared = _prepare(frame, clients=1_000, split=split, hosted=True)
+    counts = prepared.class_counts()
+    assert counts.shape == (1_000, 2)
+    assert counts.sum(axis=1).min() >= 1
+    assert counts.sum() == len(prepared.codes) == 1_500
+    again = _prepare(frame, clients=1_000, split=split, hosted=True)
+    assert (counts == again.class_counts()).all()
+
+
+def test_more_virtual_clients_than_rows_are_refused_with_a_number_that_works():
+    with pytest.raises(InvalidInputError, match="choose --clients 150 or fewer"):
+        _prepare(_table(), clients=151, hosted=True)

@@ -5,33 +5,44 @@ Everything that can be wrong with the data is said here, before anything trains.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from truststram_lab.exceptions import InvalidInputError
-from truststram_lab.learning.partition import dirichlet_split, split_by_column, stratified_holdout
+from truststram_lab.learning.partition import split_by_column, stratified_holdout
+from truststram_lab.learning.splits import deal_rows
 from truststram_lab.preprocessing import fingerprint, infer_signature, target_codes
-from truststram_lab.schemas.federation import CreateRun, DataSource, Split
+from truststram_lab.schemas.federation import CreateRun, DataSource
 from truststram_lab.schemas.registry import Architecture, DenseLayer
+from truststram_lab.schemas.splits import Split, parse_split, split_text
 from truststram_lab.schemas.tables import Signature
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "HOST",
+    "MIN_SITE_ROWS",
+    "MOST_PARTICIPANTS",
     "Prepared",
     "SiteData",
     "default_architecture",
     "network_of",
-    "parse_split",
     "prepare",
     "prepare_again",
 ]
 
 #: Fewer rows than this at a site, and its mean would say something about single people.
 MIN_SITE_ROWS = 5
+
+#: Up to so many simulated sites are participants of their own; more are trained by one host.
+MOST_PARTICIPANTS = 20
+
+#: The participant that trains all virtual clients of a hosted run.
+HOST = "simulation host"
 
 #: Hidden units of the default network. Chosen on the demo data sets over ten seeds.
 HIDDEN_UNITS = 64
@@ -53,32 +64,40 @@ class SiteData:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A federation that is ready to be simulated."""
+    """A federation that is ready to be simulated.
+
+    Attributes:
+        table: the feature columns of all rows to train on; ``codes`` their class indices.
+        parts: a site's name -> the places of its rows in ``table``, sorted.
+    """
 
     signature: Signature
-    sites: list[SiteData]
+    table: pd.DataFrame
+    codes: np.ndarray
+    parts: dict[str, np.ndarray]
     held_out: SiteData
     source: DataSource
     split: Split
     seed: int
 
+    @cached_property
+    def sites(self) -> list[SiteData]:
+        """Each site's own rows."""
+        return [
+            SiteData(name, self.table.iloc[part].reset_index(drop=True), self.codes[part])
+            for name, part in self.parts.items()
+        ]
 
-def parse_split(text: str) -> float:
-    """The concentration of ``dirichlet:ALPHA``, a positive number; ``dirichlet`` means 0.5."""
-    kind, _, alpha = text.partition(":")
-    if kind == "dirichlet":
-        try:
-            value = float(alpha) if alpha else 0.5
-        except ValueError:
-            value = float("nan")
-        if 0 < value <= 1e6:
-            return value
-    raise InvalidInputError(
-        f"{text!r} is not a split; write dirichlet:ALPHA with ALPHA above 0, such as "
-        "dirichlet:0.5 (small: sites differ much; 100: all alike), or deal by a column with --by.",
-        field="split",
-        choices=["dirichlet:0.5"],
-    )
+    def class_counts(self) -> np.ndarray:
+        """Rows by site and class, int (sites, classes), in the order of the sites."""
+        classes = len(self.signature.classes)
+        return np.stack(
+            [np.bincount(self.codes[part], minlength=classes) for part in self.parts.values()]
+        )
+
+    def as_host(self) -> Prepared:
+        """The same rows as the platform sees them in a hosted run: all of one participant."""
+        return replace(self, parts={HOST: np.arange(len(self.codes))})
 
 
 def prepare(
@@ -94,21 +113,24 @@ def prepare(
     seed: int = 0,
     holdout: float = 0.25,
     allow_one_class: bool = False,
+    hosted: bool = False,
 ) -> Prepared:
     """Hold out rows, stratified by class, and deal the others to the sites.
 
     Args:
         frame: one row an observation, ``target`` and the features as columns.
-        clients: number of sites, for a Dirichlet split; ``by`` has as many as values.
-        split: ``dirichlet:ALPHA``, the label skew between sites (Hsu et al. 2019).
+        clients: number of sites; ``by`` has as many as values.
+        split: ``dirichlet:ALPHA``, the label skew between sites (Hsu et al. 2019), or another
+            of ``schemas.splits``.
         by: column whose values are the sites; it is no feature.
         holdout: share of rows, in (0, 1), kept for scoring before anything is dealt.
         allow_one_class: accept sites in which every row has the same class.
+        hosted: the sites are virtual clients of one host: each has a row or more, of any class.
 
     Raises:
         InvalidInputError: the table, the target or the split cannot be used.
     """
-    alpha = parse_split(split)
+    wanted = parse_split(split)
     features, site_values = _without_site_column(frame, target, by)
     signature = infer_signature(features, target, positive)
     codes = target_codes(features, signature)
@@ -117,27 +139,27 @@ def prepare(
     rng = np.random.default_rng(np.random.SeedSequence([seed, 0x5EED]))
     train, test = stratified_holdout(codes, holdout, rng)
     table = features.drop(columns=[target])
+    moved = 0
     if site_values is None:
-        parts = dirichlet_split(
+        dealt, moved = deal_rows(
             codes[train],
             clients,
-            alpha,
+            wanted,
             rng,
-            min_rows=MIN_SITE_ROWS,
-            min_classes=1 if allow_one_class else 2,
+            min_rows=_least_rows(len(train), clients) if hosted else MIN_SITE_ROWS,
+            min_classes=None if hosted else 1 if allow_one_class else 2,
         )
-        named = {f"site {i + 1}": part for i, part in enumerate(parts)}
+        word = "client" if hosted else "site"
+        parts = {f"{word} {i + 1}": part for i, part in enumerate(dealt)}
     else:
-        named = split_by_column([str(value) for value in site_values.iloc[train]])
+        parts = split_by_column([str(value) for value in site_values.iloc[train]])
+        wanted = Split(kind="column", column=by)
 
-    sites = [
-        SiteData(name, table.iloc[train[part]].reset_index(drop=True), codes[train[part]])
-        for name, part in named.items()
-    ]
-    _check_sites(sites, signature, allow_one_class=allow_one_class)
-    return Prepared(
+    prepared = Prepared(
         signature=signature,
-        sites=sites,
+        table=table.iloc[train].reset_index(drop=True),
+        codes=codes[train],
+        parts=parts,
         held_out=SiteData("held out", table.iloc[test].reset_index(drop=True), codes[test]),
         source=DataSource(
             kind="demo" if source_kind == "demo" else "dataframe",
@@ -145,15 +167,26 @@ def prepare(
             rows=len(frame),
             sha256=fingerprint(frame),
         ),
-        split=Split(
-            kind="dirichlet" if by is None else "column",
-            alpha=alpha if by is None else None,
-            column=by,
-            holdout_fraction=holdout,
-            allow_one_class=allow_one_class,
+        split=wanted.model_copy(
+            update={
+                "holdout_fraction": holdout,
+                "allow_one_class": allow_one_class,
+                "moved": moved,
+            }
         ),
         seed=seed,
     )
+    if not hosted:
+        _check_sites(prepared.sites, signature, allow_one_class=allow_one_class)
+    return prepared
+
+
+def _least_rows(rows: int, clients: int) -> int:
+    """Rows of the smallest virtual client: at most ``MIN_SITE_ROWS``, and half of an equal share.
+
+    Nothing is told of a single virtual client, so one row is enough where rows are scarce.
+    """
+    return max(1, min(MIN_SITE_ROWS, rows // (2 * max(clients, 1))))
 
 
 def prepare_again(frame: pd.DataFrame, plan: CreateRun) -> Prepared:
@@ -173,15 +206,16 @@ def prepare_again(frame: pd.DataFrame, plan: CreateRun) -> Prepared:
         target=signature.target,
         source_kind=source.kind,
         source_name=source.name,
-        clients=len(plan.sites),
-        split="dirichlet" if split.alpha is None else f"dirichlet:{split.alpha!r}",
+        clients=len(plan.sites) if plan.hosted is None else plan.hosted.clients,
+        split=split_text(split),
         by=split.column,
         positive=signature.positive_class,
         seed=plan.seed,
         holdout=split.holdout_fraction,
         allow_one_class=split.allow_one_class,
+        hosted=plan.hosted is not None,
     )
-    same_sites = plan.sites == [site.name for site in prepared.sites]
+    same_sites = plan.hosted is not None or plan.sites == list(prepared.parts)
     if prepared.source.sha256 != source.sha256 or not same_sites:
         raise InvalidInputError(
             f"This table is not the one that the run of {plan.model} began with (its rows or "

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..schemas.federation import CreateRun, RoundReport, Run, RunReport, Score
 from ..schemas.privacy import LocalPlan, PrivacyPlan, RecordPlan
 from ..schemas.registry import Architecture, DenseLayer
+from ..schemas.splits import Split
 from ..schemas.strategies import FedAvg
 from ..schemas.tables import Signature
 from .document import Block, Cell, Column, Fold, Line, Table, facts
@@ -251,6 +252,19 @@ def _split_words(run: Run) -> str:
     held = f"{percent(split.holdout_fraction)} held out first"
     if split.kind == "column":
         return f"by the values of {clip(split.column or 'a column', 40)}; {held}"
-    alpha = "" if split.alpha is None else f", alpha {split.alpha:g}"
     one_class = "; sites of one class allowed" if split.allow_one_class else ""
-    return f"by label, Dirichlet{alpha}; {held}{one_class}"
+    moved = f"; {plural(split.moved, 'row')} moved to sites with too few" if split.moved else ""
+    return f"{_dealing_words(split)}; {held}{one_class}{moved}"
+
+
+def _dealing_words(split: Split) -> str:
+    if split.kind == "iid":
+        return "at random, equally"
+    if split.kind == "shards":
+        return f"{plural(split.shards or 0, 'shard')} a site of the rows sorted by class"
+    alpha = "" if split.alpha is None else f", alpha {split.alpha:g}"
+    if split.kind == "quantity":
+        return f"by size, Dirichlet{alpha}"
+    if split.kind == "given":
+        return "as the owner gave them"
+    return f"by label, Dirichlet{alpha}"

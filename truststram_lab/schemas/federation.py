@@ -12,6 +12,8 @@ from .participation import ConfigValue, Quorum
 from .privacy import Budget, PrivacyPlan, PrivacyStatement, Unit
 from .registry import Architecture, Name, Sha256
 from .run_privacy import RunPrivacy
+from .simulation import ClientsReport, Hosted
+from .splits import Split
 from .strategies import FedAvg, Strategy, strategy_text
 from .tables import Signature, Statistics
 
@@ -89,16 +91,6 @@ class DataSource(Schema):
     sha256: str
 
 
-class Split(Schema):
-    """How the rows are dealt to the sites: by label (Dirichlet) or by a column."""
-
-    kind: Literal["dirichlet", "column"]
-    alpha: float | None = None
-    column: str | None = None
-    holdout_fraction: float = Field(default=0.25, gt=0, lt=1)
-    allow_one_class: bool = False
-
-
 class CreateRun(Request):
     """The whole plan of a run; the platform can finish the arithmetic from it alone.
 
@@ -112,6 +104,9 @@ class CreateRun(Request):
         config: for every site's own training function.
         evaluation: whether the sites evaluate, after the last or after every training round.
         simulated: the sites are one owner's, so all of them count as present.
+        hosted: of a simulation in which one participant trains many virtual clients. Then
+            ``strategy`` is what the platform does with its one update, and the clients' own
+            strategy stands there.
     """
 
     model: Name
@@ -128,6 +123,7 @@ class CreateRun(Request):
     simulated: bool = True
     source: DataSource | None = None
     split: Split | None = None
+    hosted: Hosted | None = None
     filters: list[Filter] = Field(default_factory=list, max_length=20)
     privacy: PrivacyPlan | None = None
     quorum: Quorum = Quorum()
@@ -188,6 +184,7 @@ class RunReport(Request):
     held_out_rows: int = 0
     majority_share: float | None = None
     privacy: RunPrivacy | None = None
+    clients: ClientsReport | None = None
 
 
 class Run(Schema):
