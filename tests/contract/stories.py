@@ -47,6 +47,19 @@ y = (x[:, 0] > 0) * 1
 given = {"local_data": {"X_train": x[:40], "y_train": y[:40], "X_test": x[40:], "y_test": y[40:]}}
 """
 
+_MODEL = """
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+rng = np.random.default_rng(0)
+x = rng.normal(size=(80, 3))
+given = {
+    "model": LogisticRegression().fit(x, (3 * x[:, 0] + x[:, 1] > 0) * 1),
+    "X_train_sample": x[:50],
+    "X_test": x[50:],
+    "feature_names": ["a", "b", "c"],
+}
+"""
+
 _ROUNDS = """
 import os
 def my_train_fn(state):
@@ -201,6 +214,35 @@ STORIES = (
         "assert cached_predict(row) is first and first.model == 'model'",
     ),
     Story(
+        "Shapley values and their pictures",
+        TRUSTSTRAM,
+        (11,),
+        "from pathlib import Path\n"
+        "pictures = [Path(n).read_bytes() for n in ('shap_summary.png', 'shap_waterfall.png')]\n"
+        "assert all(picture.startswith(b'\\x89PNG') for picture in pictures)\n"
+        "assert len(explanations) == 10 and explanations.feature_names == tuple('abc')\n"
+        "margins = model.decision_function(X_test[:10])\n"
+        "total = explanations.base_values + explanations.values.sum(1)\n"
+        "assert abs(total - margins).max() < 1e-9\n"
+        "assert max(feature_importance, key=feature_importance.get) == 'a'",
+        given=_MODEL,
+        world="empty",
+    ),
+    Story(
+        "an explainer of one's own",
+        TRUSTSTRAM,
+        (13,),
+        "mine = CustomExplainer(lambda rows: rows[:, 0], ['a', 'b'])\n"
+        "assert 'no explanation' in repr(mine.explain([[1.0, 2.0]])).lower()\n"
+        "try:\n"
+        "    mine.explain([[1.0, 2.0]], method='guess')\n"
+        "except ValueError as error:\n"
+        "    assert str(error) == 'Unknown method: guess'\n"
+        "else:\n"
+        "    raise AssertionError('it was explained')",
+        world="empty",
+    ),
+    Story(
         "a device trains in the open round and asks for its budget",
         EDGEML,
         (2, 8),
@@ -261,9 +303,7 @@ NOT_YET = {
     (TRUSTSTRAM, 8): "clouds",
     (TRUSTSTRAM, 9): "clouds",
     (TRUSTSTRAM, 10): "clouds",
-    (TRUSTSTRAM, 11): "SHAPExplainer",
-    (TRUSTSTRAM, 12): "LIMEExplainer",
-    (TRUSTSTRAM, 13): "BaseExplainer",
+    (TRUSTSTRAM, 12): "LIME of a model that keeps its statistics",
     (TRUSTSTRAM, 14): "quantum key distribution",
     (TRUSTSTRAM, 15): "post-quantum encryption",
     (TRUSTSTRAM, 16): "MLModel and DataProcessor",
