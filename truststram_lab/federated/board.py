@@ -8,6 +8,7 @@ from typing import Any
 
 from truststram_lab.schemas.federation import RoundReport, Run, RunReport, Score, SiteReport
 from truststram_lab.schemas.run_privacy import RunPrivacy
+from truststram_lab.schemas.simulation import ClientsReport
 
 from .comparison import Evaluated
 from .preparation import Prepared
@@ -42,6 +43,7 @@ class Board:
         self._federated = former.federated
         self._pooled = former.pooled
         self._privacy: RunPrivacy | None = former.privacy
+        self._clients: ClientsReport | None = former.clients
         self._fixed: dict[str, Any] = {
             "device": former.device,
             "held_out_rows": len(prepared.held_out.codes),
@@ -120,6 +122,11 @@ class Board:
         with self._lock:
             self._pooled = score
 
+    def clients(self, found: ClientsReport) -> None:
+        """What the virtual clients of a host have, and get."""
+        with self._lock:
+            self._clients = found
+
     def privacy(self, found: RunPrivacy | None) -> None:
         """What the run has spent of its owner's privacy budget so far."""
         with self._lock:
@@ -134,6 +141,7 @@ class Board:
                 federated=self._federated,
                 pooled=self._pooled,
                 privacy=self._privacy,
+                clients=self._clients,
                 elapsed_s=self._elapsed_now(),
                 **self._fixed,
             )
