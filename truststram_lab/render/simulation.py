@@ -68,7 +68,8 @@ def clients_lines(run: Run, report: RunReport) -> list[Block]:
     return [
         *blocks,
         Line.of(
-            f"{count(found.lost)} of {plural(hosted.clients, 'client')} would do better alone on their own mix of classes: "
+            f"{count(found.lost)} of {plural(hosted.clients, 'client')} would do better alone, "
+            "on their own mix of classes: "
             f"{'; '.join(names)}."
         ),
     ]
