@@ -10,6 +10,7 @@ from typing import Any
 
 from truststram_lab.schemas.federation import RoundReport, Run, RunReport, Score, SiteReport
 from truststram_lab.schemas.run_privacy import RunPrivacy
+from truststram_lab.schemas.simulation import ClientsReport
 
 from .comparison import Evaluated
 from .preparation import Prepared
@@ -44,6 +45,7 @@ class Board:
         self._federated = former.federated
         self._pooled = former.pooled
         self._privacy: RunPrivacy | None = former.privacy
+        self._clients: ClientsReport | None = former.clients
         self._fixed: dict[str, Any] = {
             "device": former.device,
             "held_out_rows": len(prepared.held_out.codes),
@@ -123,6 +125,11 @@ class Board:
         with self._changing():
             self._pooled = score
 
+    def clients(self, found: ClientsReport) -> None:
+        """What the virtual clients of a host have, and get."""
+        with self._lock:
+            self._clients = found
+
     def privacy(self, found: RunPrivacy | None) -> None:
         """What the run has spent of its owner's privacy budget so far."""
         with self._changing():
@@ -137,6 +144,7 @@ class Board:
                 federated=self._federated,
                 pooled=self._pooled,
                 privacy=self._privacy,
+                clients=self._clients,
                 elapsed_s=self._elapsed_now(),
                 **self._fixed,
             )

@@ -22,6 +22,14 @@ def is_settled(run: Run) -> bool:
         # Only the owner of all rows can compare with each site alone and with the rows pooled.
         return run.status == "completed"
     report = run.report
+    if run.plan.hosted is not None:
+        compared = report is not None and report.clients is not None
+        return (
+            run.status == "completed"
+            and compared
+            and report is not None
+            and (report.pooled is not None)
+        )
     return (
         run.status == "completed"
         and report is not None

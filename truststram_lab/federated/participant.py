@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from truststram_lab.client.participants import ParticipantClient
 
     from .departures import Departures
+    from .hosted.work import HostWork
     from .site_work import TableWork
 
 __all__ = ["Participant"]
@@ -45,7 +46,7 @@ class Participant:
         self,
         name: str,
         index: int,
-        work: TableWork,
+        work: TableWork | HostWork,
         client: ParticipantClient,
         *,
         plan: CreateRun,

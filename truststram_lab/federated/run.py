@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from truststram_lab.exceptions import (
     ConflictError,
+    InvalidInputError,
     RoundClosedError,
     RunStoppedError,
     TrustStramException,
@@ -20,19 +21,28 @@ from truststram_lab.preprocessing import encoded_width
 from truststram_lab.render import Card, LiveCard, live_run_card, run_card
 from truststram_lab.schemas.federation import CreateRun, LocalTraining, Run
 from truststram_lab.schemas.run_privacy import RunPrivacy
+from truststram_lab.schemas.strategies import FedAvg
 
 from .board import Board
 from .comparison import Comparison
 from .departures import Departures
 from .handle import RunHandle, is_settled
 from .options import Options
-from .preparation import MIN_SITE_ROWS, Prepared, default_architecture
+from .preparation import (
+    HOST,
+    MIN_SITE_ROWS,
+    MOST_PARTICIPANTS,
+    Prepared,
+    default_architecture,
+)
 from .run_spending import check_limit, store_bounds
 from .simulation import Simulation
 from .site_work import check_together
 
 if TYPE_CHECKING:
     from truststram_lab.client import TrustStramClient
+
+    from .hosted.wish import HostWish
 
 __all__ = ["FederatedRun"]
 
@@ -58,7 +68,7 @@ class FederatedRun(RunHandle):
         self._comparison = Comparison(prepared, run.plan, should_stop=self._stop.is_set)
         self._board = Board(
             run,
-            prepared,
+            prepared.as_host() if run.plan.hosted is not None else prepared,
             majority_share=self._comparison.majority_share(),
         )
         #: how often the platform's view of the run was taken in
@@ -79,6 +89,7 @@ class FederatedRun(RunHandle):
         rounds: int,
         local: LocalTraining,
         options: Options | None = None,
+        host: HostWish | None = None,
     ) -> FederatedRun:
         """Announce the plan and the initial weights to the platform; nothing trains yet.
 
@@ -87,10 +98,21 @@ class FederatedRun(RunHandle):
             PrivacyBudgetError: the run would not fit under the data set's limit.
         """
         chosen = options or Options()
+        if host is not None and chosen.dp is not None:
+            raise InvalidInputError(
+                f"--dp is not planned for virtual clients of one host; choose --clients "
+                f"{MOST_PARTICIPANTS} or fewer, without --fraction and failures.",
+                field="dp",
+            )
         extra, bounds = chosen.plan_fields(prepared, rounds, local)
         architecture = default_architecture(encoded_width(prepared.signature), prepared.signature)
         state = initial_state(architecture, prepared.seed, local.dtype)
-        sites = [site.name for site in prepared.sites]
+        if host is not None:
+            extra |= {
+                "hosted": host.planned(prepared, chosen.strategy, architecture, local),
+                "strategy": FedAvg(),
+            }
+        sites = list(prepared.parts) if host is None else [HOST]
         body = weights.encode(state)
         plan = CreateRun(
             model=model,

@@ -12,7 +12,7 @@ from truststram_lab.exceptions import TrustStramException
 from truststram_lab.learning import weights
 from truststram_lab.learning.device import best_device
 from truststram_lab.learning.training import Stopped
-from truststram_lab.schemas.federation import Assignment, Run
+from truststram_lab.schemas.federation import Assignment, CreateRun, Run
 
 from .board import Board
 from .comparison import Comparison
@@ -25,6 +25,8 @@ from .site_work import TableWork, model_and_control, remembers
 
 if TYPE_CHECKING:
     from truststram_lab.client import TrustStramClient
+
+    from .hosted.work import HostWork
 
 __all__ = ["Simulation"]
 
@@ -53,7 +55,8 @@ class Simulation:
     ) -> None:
         self._client = client
         self._run = run
-        self._prepared = prepared
+        self._whole = prepared
+        self._prepared = prepared.as_host() if run.plan.hosted is not None else prepared
         self._comparison = comparison
         self._board = board
         self._stop = stop
@@ -95,21 +98,33 @@ class Simulation:
         open_things.callback(listener.join, 2.0)
         open_things.callback(stream.close)
 
+    def _work_of(self, index: int) -> TableWork | HostWork:
+        plan = self._run.plan
+        if plan.hosted is not None:
+            from .hosted.work import HostWork
+
+            return HostWork(
+                self._whole, plan, progress=self._say_clients, should_stop=self._stop.is_set
+            )
+        return TableWork(
+            self._prepared.sites[index],
+            index,
+            self._prepared,
+            plan,
+            bounds=None if plan.privacy is None else load_bounds(self._run.id),
+            should_stop=self._stop.is_set,
+        )
+
+    def _say_clients(self, text: str) -> None:
+        self._board.progress = f"{(self._board.progress or '').partition(',')[0]}, {text}"
+
     def _connect(self, open_things: ExitStack) -> list[Participant]:
         plan = self._run.plan
-        bounds = None if plan.privacy is None else load_bounds(self._run.id)
         invitations = self._client.federations.invite(plan.federation, plan.sites, keep=True)
         tokens = {invitation.participant: invitation.token for invitation in invitations}
         participants = []
         for index, site in enumerate(self._prepared.sites):
-            work = TableWork(
-                site,
-                index,
-                self._prepared,
-                plan,
-                bounds=bounds,
-                should_stop=self._stop.is_set,
-            )
+            work = self._work_of(index)
             participant = Participant(
                 site.name,
                 index,
@@ -117,7 +132,7 @@ class Simulation:
                 self._client.participant(tokens[site.name]),
                 plan=plan,
                 signature=self._prepared.signature,
-                outbox=self._outbox(site.name) if remembers(plan) else None,
+                outbox=self._outbox(site.name) if _remembers(plan) else None,
                 departures=self._departures,
                 should_stop=self._stop.is_set,
             )
@@ -201,8 +216,11 @@ class Simulation:
 
     def _compare(self) -> None:
         report = self._board.report()
+        if self._run.plan.hosted is not None and report.clients is None:
+            self._board.progress = "comparing: each client alone"
+            self._compare_clients()
         missing = {site.name for site in report.sites if site.alone is None}
-        if missing:
+        if missing and self._run.plan.hosted is None:
             self._board.progress = "comparing: each site alone"
             for name, score in self._comparison.alone():
                 self._board.alone(name, score)
@@ -211,6 +229,16 @@ class Simulation:
             self._board.pooled(self._comparison.pooled())
         self._board.stop_clock()
         self._post_report()
+
+    def _compare_clients(self) -> None:
+        from .hosted.compare import clients_report
+
+        run = self._read_run()
+        version = self._client.models.version(run.plan.model, run.model_version or 1)
+        state, _ = weights.decode(self._client.blobs.get(version.weights_sha256))
+        self._board.clients(
+            clients_report(self._whole, run.plan, state, version.statistics, self._stop.is_set)
+        )
 
     def _say(self, participant: Participant, assignment: Assignment) -> None:
         place = f"{participant.name}, {participant.index + 1} of {len(self._prepared.sites)}"
@@ -238,3 +266,11 @@ class Simulation:
         report = self._board.report()
         self._departures.fields(None, "report", report)
         self._on_run(self._client.runs.report(self._run.name, report))
+
+
+def _remembers(plan: CreateRun) -> bool:
+    if plan.hosted is None:
+        return remembers(plan)
+    from .hosted.work import host_remembers
+
+    return host_remembers(plan)

@@ -22,7 +22,12 @@ _RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay")
         complete=completers.data_sets_and_frames,
         help="a demo data set, or a DataFrame of yours",
     ),
-    argument("--clients", metavar="N", type=whole_number, help="sites; 5 when left out"),
+    argument(
+        "--clients",
+        metavar="N",
+        type=whole_number,
+        help="sites; 5 when left out, more than 20 are virtual",
+    ),
     argument("--rounds", metavar="N", type=whole_number, help="training rounds; 10 when left out"),
     argument(
         "--target",
@@ -39,9 +44,12 @@ _RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay")
     ),
     argument(
         "--split",
-        metavar="dirichlet:A",
-        complete=completers.words("dirichlet:0.1", "dirichlet:0.5", "dirichlet:100"),
-        help="how much sites differ in their labels: small A, much; 0.5 when left out",
+        metavar="KIND:X",
+        complete=completers.words(
+            "dirichlet:0.1", "dirichlet:0.5", "dirichlet:100", "iid", "shards:2", "quantity:0.5"
+        ),
+        help="how sites differ: dirichlet:A in their labels (small A, much; 0.5 when left out), "
+        "shards:N, quantity:A in their size, or iid",
     ),
     argument(
         "--by",
@@ -108,6 +116,25 @@ _RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay")
         complete=completers.mappings,
         help="with --dp on a DataFrame: a dict of column and possible range",
     ),
+    argument(
+        "--fraction",
+        metavar="X",
+        type=real_number,
+        help="share of the clients that each round asks; all when left out",
+    ),
+    argument("--drop", metavar="X", type=real_number, help="chance of a client to send nothing"),
+    argument(
+        "--stragglers",
+        metavar="X",
+        type=real_number,
+        help="chance of a client to do part of its epochs",
+    ),
+    argument(
+        "--hostile",
+        metavar="X:ATTACK",
+        complete=completers.words("0.2:label_flip", "0.2:sign_flip", "0.2:scale=10"),
+        help="share of clients that attack, and how, such as 0.2:sign_flip",
+    ),
     argument("--seed", metavar="N", type=whole_number, help="0 when left out"),
     argument("--background", action="store_true", help="give the prompt back at once"),
     argument(
@@ -124,6 +151,7 @@ _RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay")
         "%ts_federate breast-cancer --clients 8 --rounds 20 --split dirichlet:0.1",
         "%ts_federate df --target died --by hospital --as icu",
         "%ts_federate breast-cancer --dp 3",
+        "%ts_federate digits --clients 1000 --rounds 50 --strategy scaffold --split dirichlet:0.3",
         "%ts_federate digits --strategy fedadam --filter sparsification:top_k=0.1",
         "run = %ts_federate df --target 'discharge state' --background",
     ),

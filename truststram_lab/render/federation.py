@@ -13,6 +13,7 @@ from .document import Bar, Block, Code, Column, Line, Strong, Table
 from .numbers import clip, count, duration, moment, plural, share, short_list
 from .privacy import privacy_fold, privacy_lines
 from .run_details import plan_fold, platform_fold, rounds_fold, scores_fold
+from .simulation import clients_lines, failures_words
 from .sites import site_table
 from .strategies import strategy_words
 
@@ -60,6 +61,7 @@ def _open(run: Run, progress: str | None, spent: RunPrivacy | None) -> list[Bloc
     document += _comparison(run, report)
     if report.history:
         document.append(_curve(report))
+    document += clients_lines(run, report)
     document.append(site_table(run, report))
     document += privacy_lines(run, spent)
     document += _result(run)
@@ -91,12 +93,18 @@ def runs_card(runs: Sequence[Run]) -> Card:
 
 def _headline(run: Run, report: RunReport) -> Line:
     sites = plural(len(run.plan.sites), "simulated site" if run.plan.simulated else "site")
+    strategy = run.plan.strategy
+    if run.plan.hosted is not None:
+        sites = plural(run.plan.hosted.clients, "simulated client")
+        strategy = run.plan.hosted.strategy
     parts = [sites, f"round {run.round}/{run.plan.rounds}"]
     if run.report is not None and report.sites:
         # Of real sites nobody measures one time and one device.
         parts += [duration(report.elapsed_s), clip(report.device, 40)]
-    if not isinstance(run.plan.strategy, FedAvg):
-        parts.append(strategy_words(run.plan.strategy))
+    if not isinstance(strategy, FedAvg):
+        parts.append(strategy_words(strategy))
+    if run.plan.hosted is not None and run.plan.hosted.failures.any:
+        parts.append(failures_words(run.plan.hosted.failures))
     return Line.of(Strong(run.plan.model), f", {', '.join(parts)}")
 
 
@@ -197,6 +205,9 @@ def _comparison(run: Run, report: RunReport) -> list[Block]:
 
 
 def _alone_row(report: RunReport) -> tuple[str, float | None, str]:
+    if report.clients is not None and report.clients.alone is not None:
+        local = report.clients.alone
+        return "alone", local.mean, f"mean of all clients; worst {share(local.least)}"
     scored = [(site.alone.accuracy, site.name) for site in report.sites if site.alone is not None]
     if not scored:
         return "alone", None, "measured at the end: each site by itself"

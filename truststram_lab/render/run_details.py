@@ -13,6 +13,7 @@ from ..schemas.tables import Signature
 from .document import Block, Cell, Column, Fold, Line, Table, facts
 from .numbers import clip, count, moment, percent, plural, share
 from .privacy import seen_words
+from .simulation import hosted_rows
 from .sites import sites_shown
 from .strategies import filter_words, strategy_words
 
@@ -132,6 +133,7 @@ def plan_fold(run: Run) -> Fold:
         ("split", _split_words(run)),
         ("target", _target_words(plan.signature)),
         ("rounds", f"{count(plan.rounds)}, averaged by {plan.strategy}, seed {plan.seed}"),
+        *([] if plan.hosted is None else hosted_rows(plan.hosted)),
         *_unusual(plan),
         (
             "each round",

@@ -80,7 +80,6 @@ class Hosted(Schema):
     backend: str = "loop"
     chunk: int = Field(default=1, ge=1)
     why: str = ""
-    keeps_updates: bool = False
 
 
 class Quantiles(Schema):
@@ -99,7 +98,8 @@ class ClientsReport(Schema):
 
     Attributes:
         rows: of a client; ``classes`` present at a client.
-        local, federated, personal: accuracy on the held-out rows, weighted to each client's
+        alone: accuracy on all held-out rows of each client's own model.
+        local, federated: accuracy on the held-out rows, weighted to each client's
             own mix of classes.
         losing: the clients that would do better alone, worst first: name, alone, federated.
         lost: how many they are.
@@ -107,10 +107,9 @@ class ClientsReport(Schema):
 
     rows: Quantiles | None = None
     classes: Quantiles | None = None
-    trained: int = 0
+    alone: Quantiles | None = None
     local: Quantiles | None = None
     federated: Quantiles | None = None
-    personal: Quantiles | None = None
     losing: list[tuple[str, float, float]] = Field(default_factory=list)
     lost: int = 0
 

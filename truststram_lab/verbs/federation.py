@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from truststram_lab.exceptions import ConflictError, InvalidInputError
 from truststram_lab.federated import FederatedRun
 from truststram_lab.federated.departures import Departures
+from truststram_lab.federated.hosted.wish import HostWish
 from truststram_lab.federated.options import Options, filters_of, unit_of
 from truststram_lab.federated.preparation import prepare, prepare_again
 from truststram_lab.federated.record_privacy import PRIVATE_LEARNING_RATE
@@ -59,6 +60,10 @@ def federate(
     dp_unit: str = "record",
     dp_limit: float | None = None,
     bounds: Mapping[str, Any] | None = None,
+    fraction: float | None = None,
+    drop: float | None = None,
+    stragglers: float | None = None,
+    hostile: str | None = None,
 ) -> FederatedRun:
     """Train one model across simulated sites on this kernel's device, and deploy it.
 
@@ -66,9 +71,11 @@ def federate(
         data: the name of a demo data set (``breast-cancer``, ``digits``) or a DataFrame.
         target: the column to predict; needed for a DataFrame.
         name: what to call the model; else the demo's name, or the variable's.
-        clients: sites to deal the rows to.
+        clients: sites to deal the rows to. More than 20 are virtual clients of one host, which
+            trains them all at once and pushes one update a round.
         rounds: training rounds; before them one exchange of means and variances.
-        split: ``dirichlet:ALPHA``, the label skew between the sites.
+        split: ``dirichlet:ALPHA``, the label skew between the sites; ``iid``, ``shards:N`` or
+            ``quantity:ALPHA``, the size skew.
         by: deal by this column's values, instead.
         positive: the class that is looked for, where there are two.
         epochs, batch_size, learning_rate: local training; None takes the tested defaults.
@@ -86,6 +93,11 @@ def federate(
         dp_limit: the most that all runs may ever spend on this data; stays set.
         bounds: numeric column -> (least, greatest possible value), needed with ``dp`` for a
             DataFrame; they stay in this kernel.
+        fraction: share of the clients that each round asks; this and the next are a host's.
+        drop: chance of a client to send nothing in a round.
+        stragglers: chance of a client to manage only part of its epochs.
+        hostile: share of clients that attack, and how: ``0.2:sign_flip``, ``0.2:label_flip``,
+            ``0.2:scale=10``.
 
     Returns:
         The run; its card shows alone, federated and pooled.
@@ -110,6 +122,9 @@ def federate(
         learning_rate = PRIVATE_LEARNING_RATE
     frame, chosen = _table(data, target, positive, label)
     model = _model_name(name or chosen["model"])
+    wish = HostWish(fraction=fraction, drop=drop, stragglers=stragglers, hostile=hostile)
+    sites = clients if by is None or by not in frame else int(frame[by].nunique())
+    host = wish if wish.needs_host(sites) else None
     prepared = prepare(
         frame,
         target=chosen["target"],
@@ -121,6 +136,7 @@ def federate(
         positive=chosen["positive"],
         seed=seed,
         allow_one_class=allow_one_class,
+        hosted=host is not None,
     )
     local = _local(rounds=rounds, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     former = session.active_run(model)
@@ -128,8 +144,9 @@ def federate(
         # The cell was run again: the new run takes the old one's place.
         former.stop()
     run = FederatedRun.create(
-        session.client, prepared, model=model, rounds=rounds, local=local, options=options
-    )
+        session.client, prepared, model=model, rounds=rounds, local=local, options=options,
+        host=host,
+    )  # fmt: skip
     session.runs[run.name] = run
     return run.start() if background else follow(run, begin=run.start)
 

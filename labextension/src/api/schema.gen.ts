@@ -1004,6 +1004,36 @@ export interface components {
             sites: number;
         };
         /**
+         * ClientsReport
+         * @description Virtual clients, as few numbers: a card has no room for a thousand lines.
+         *
+         *     Attributes:
+         *         rows: of a client; ``classes`` present at a client.
+         *         alone: accuracy on all held-out rows of each client's own model.
+         *         local, federated: accuracy on the held-out rows, weighted to each client's
+         *             own mix of classes.
+         *         losing: the clients that would do better alone, worst first: name, alone, federated.
+         *         lost: how many they are.
+         */
+        ClientsReport: {
+            alone?: components["schemas"]["Quantiles"] | null;
+            classes?: components["schemas"]["Quantiles"] | null;
+            federated?: components["schemas"]["Quantiles"] | null;
+            local?: components["schemas"]["Quantiles"] | null;
+            /** Losing */
+            losing?: [
+                string,
+                number,
+                number
+            ][];
+            /**
+             * Lost
+             * @default 0
+             */
+            lost: number;
+            rows?: components["schemas"]["Quantiles"] | null;
+        };
+        /**
          * Column
          * @description One input column.
          *
@@ -1114,6 +1144,9 @@ export interface components {
          *         config: for every site's own training function.
          *         evaluation: whether the sites evaluate, after the last or after every training round.
          *         simulated: the sites are one owner's, so all of them count as present.
+         *         hosted: of a simulation in which one participant trains many virtual clients. Then
+         *             ``strategy`` is what the platform does with its one update, and the clients' own
+         *             strategy stands there.
          */
         CreateRun: {
             architecture?: components["schemas"]["Architecture"] | null;
@@ -1131,6 +1164,7 @@ export interface components {
             federation: string;
             /** Filters */
             filters?: (components["schemas"]["GradientClip"] | components["schemas"]["GaussianNoise"] | components["schemas"]["NormValidation"] | components["schemas"]["Sparsification"] | components["schemas"]["Quantization"])[];
+            hosted?: components["schemas"]["Hosted"] | null;
             /** Initial Weights Sha256 */
             initial_weights_sha256?: string | null;
             /**
@@ -1404,6 +1438,29 @@ export interface components {
             standard_error: number | null;
         };
         /**
+         * Failures
+         * @description What goes wrong, by chance that the run's seed decides.
+         *
+         *     Attributes:
+         *         drop: chance of each site of a round to send nothing.
+         *         stragglers: chance of each site of a round to do only part of its epochs: from one to
+         *             all but one, each as likely. With one epoch a round it sends nothing in time.
+         *         hostile: which sites attack, and how.
+         */
+        Failures: {
+            /**
+             * Drop
+             * @default 0
+             */
+            drop: number;
+            hostile?: components["schemas"]["Hostile"] | null;
+            /**
+             * Stragglers
+             * @default 0
+             */
+            stragglers: number;
+        };
+        /**
          * Federation
          * @description Who trains together; a closed one takes no new run and no new participant.
          */
@@ -1531,6 +1588,75 @@ export interface components {
             status: string;
             /** Version */
             version: string;
+        };
+        /**
+         * Hosted
+         * @description What one host does for its virtual clients in every round, before it pushes once.
+         *
+         *     Attributes:
+         *         strategy: how it makes one update of theirs; the platform takes that as it is.
+         *         fraction: share of the clients that each round asks, drawn by the run's seed.
+         *         backend: how they are trained, and ``chunk``, how many at once: part of the record,
+         *             because they decide the last bits.
+         */
+        Hosted: {
+            /**
+             * Backend
+             * @default loop
+             */
+            backend: string;
+            /**
+             * Chunk
+             * @default 1
+             */
+            chunk: number;
+            /** Clients */
+            clients: number;
+            /**
+             * @default {
+             *       "drop": 0,
+             *       "stragglers": 0
+             *     }
+             */
+            failures: components["schemas"]["Failures"];
+            /**
+             * Fraction
+             * @default 1
+             */
+            fraction: number;
+            /**
+             * Strategy
+             * @example fedavg
+             * @example scaffold
+             */
+            strategy?: string;
+            /**
+             * Why
+             * @default
+             */
+            why: string;
+        };
+        /**
+         * Hostile
+         * @description Sites that send something else than honest training; the same ones in all rounds.
+         *
+         *     ``label_flip`` trains on labels counted from the other end, ``sign_flip`` sends its update
+         *     times -1 (or minus ``factor``), ``scale`` sends it times ``factor``.
+         */
+        Hostile: {
+            /**
+             * Attack
+             * @default sign_flip
+             * @enum {string}
+             */
+            attack: "label_flip" | "sign_flip" | "scale";
+            /**
+             * Factor
+             * @default 1
+             */
+            factor: number;
+            /** Share */
+            share: number;
         };
         /**
          * Identity
@@ -1961,6 +2087,24 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * Quantiles
+         * @description The least, the quartiles and the greatest of one number a client.
+         */
+        Quantiles: {
+            /** Greatest */
+            greatest: number;
+            /** High */
+            high: number;
+            /** Least */
+            least: number;
+            /** Low */
+            low: number;
+            /** Mean */
+            mean: number;
+            /** Middle */
+            middle: number;
+        };
+        /**
          * Quantization
          * @description Round each array to the nearest of the levels that ``bits`` can name.
          */
@@ -2233,6 +2377,7 @@ export interface components {
          * @description What the run's owner measured; replaces the former report as a whole.
          */
         RunReport: {
+            clients?: components["schemas"]["ClientsReport"] | null;
             /**
              * Device
              * @default cpu
@@ -2474,7 +2619,15 @@ export interface components {
         };
         /**
          * Split
-         * @description How the rows are dealt to the sites: by label (Dirichlet) or by a column.
+         * @description How the rows are dealt to the sites.
+         *
+         *     ``iid``: as cards are; ``dirichlet``: label skew of concentration ``alpha``; ``shards``: each
+         *     site has ``shards`` pieces of the rows sorted by class; ``quantity``: size skew of
+         *     concentration ``alpha``; ``column``: by the values of ``column``; ``given``: the owner
+         *     brought the sites.
+         *
+         *     Attributes:
+         *         moved: rows that were moved from the largest sites to those that had got too few.
          */
         Split: {
             /**
@@ -2495,7 +2648,14 @@ export interface components {
              * Kind
              * @enum {string}
              */
-            kind: "dirichlet" | "column";
+            kind: "iid" | "dirichlet" | "shards" | "quantity" | "column" | "given";
+            /**
+             * Moved
+             * @default 0
+             */
+            moved: number;
+            /** Shards */
+            shards?: number | null;
         };
         /**
          * Statistics
