@@ -127,7 +127,7 @@ class Board:
 
     def clients(self, found: ClientsReport) -> None:
         """What the virtual clients of a host have, and get."""
-        with self._lock:
+        with self._changing():
             self._clients = found
 
     def privacy(self, found: RunPrivacy | None) -> None:
