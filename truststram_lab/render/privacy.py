@@ -30,6 +30,13 @@ def privacy_lines(run: Run, spent: RunPrivacy | None) -> list[Block]:
             ]
         if any(isinstance(found, GaussianNoise) for found in run.plan.filters):
             return [Line.of("Privacy: noise is added by a filter; nothing is stated yet.")]
+        if run.plan.hosted is not None:
+            return [
+                Line.of(
+                    "Privacy: none added. This kernel trained every virtual client; the platform "
+                    "saw one host and its aggregate of each round."
+                )
+            ]
         return [
             Line.of(
                 "Privacy: none added; the platform saw every site's update. Try ", Code("--dp 3")

@@ -78,9 +78,10 @@ def scores_fold(run: Run, report: RunReport) -> list[Block]:
 def platform_fold(run: Run) -> Fold:
     """What the platform could see of a site, and what it could not."""
     lines: list[Block] = [Line.of(_statistics_words(run))]
+    whose = "each site" if run.plan.hosted is None else "the host, for all its virtual clients"
     lines += [
         Line.of(
-            "Of each site, every round: the change of the network's weights, with the number of "
+            f"Of {whose}, every round: the change of the network's weights, with the number of "
             "rows and the training loss."
         ),
         Line.of(_owner_words(run)),
@@ -122,6 +123,12 @@ def _statistics_words(run: Run) -> str:
     )
 
 
+def _rounds_words(plan: CreateRun) -> str:
+    if plan.hosted is not None:  # the platform takes the one host's update as it is
+        return f"{count(plan.rounds)}, seed {plan.seed}"
+    return f"{count(plan.rounds)}, averaged by {plan.strategy}, seed {plan.seed}"
+
+
 def plan_fold(run: Run) -> Fold:
     """Everything that is needed to repeat the run."""
     plan, local = run.plan, run.plan.local
@@ -132,7 +139,7 @@ def plan_fold(run: Run) -> Fold:
         ("data", _data_words(run)),
         ("split", _split_words(run)),
         ("target", _target_words(plan.signature)),
-        ("rounds", f"{count(plan.rounds)}, averaged by {plan.strategy}, seed {plan.seed}"),
+        ("rounds", _rounds_words(plan)),
         *([] if plan.hosted is None else hosted_rows(plan.hosted)),
         *_unusual(plan),
         (
