@@ -21,7 +21,15 @@ HERE = Path(__file__).parent
 TRIAL = Path(__file__).parents[2] / "build" / "benchmarks"
 
 #: In this order on the page; a module with ``run() -> dict``, best with ``report`` and ``TITLE``.
-PARTS = ("three_cells", "live_view", "lab_start", "panel_models", "round_cost", "delta_chain")
+PARTS = (
+    "three_cells",
+    "live_view",
+    "lab_start",
+    "panel_models",
+    "round_cost",
+    "aggregation",
+    "delta_chain",
+)
 
 
 def _module(part: str) -> Any:
