@@ -27,6 +27,7 @@ PARTS = (
     "lab_start",
     "panel_models",
     "round_cost",
+    "aggregation",
     "delta_chain",
     "virtual_clients",
     "explanations",

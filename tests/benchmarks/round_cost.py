@@ -4,13 +4,14 @@ Five participants, one million float32 parameters, no training: each pulls the g
 pushes an update of the same size. Ours is the real platform process and the real participant
 clients; bare is httpx against a raw ASGI application under the same server program, which
 hashes and sums the same bytes and does nothing else (no durability, no checks, no accounts).
-Both are measured in this run, round by round in turn, as CPU seconds of all processes.
+Both are measured in this run, round by round in turn, as CPU seconds of all processes. Flower
+moves the same payload after that, if it is installed (see ``flower_round``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -33,10 +35,16 @@ from truststram_lab.schemas.registry import Architecture, DenseLayer
 from truststram_lab.schemas.tables import Column, Signature
 from truststram_lab.transport import Target
 
+from .flower_round import run as flower
+from .pairs import in_turn, ratio
+
+TITLE = "A round beyond moving, hashing and summing its bytes"
+
 PARTICIPANTS = 5
 SITES = [f"site {place + 1}" for place in range(PARTICIPANTS)]
-ROUNDS = 12
-WARM_UP = 2
+ROUNDS = 40
+WARM_UP = 3
+GOAL = 1.3
 
 SIGNATURE = Signature(
     columns=[Column(name=f"x{place}", kind="numeric") for place in range(8)],
@@ -98,9 +106,15 @@ _BARE = """
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process and its ended children, from the kernel's table."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(int(fields[place]) for place in (11, 12, 13, 14)) / os.sysconf("SC_CLK_TCK")
+    """User and system time of a process's threads, to the nanosecond; ended threads are left out.
+
+    The platform's and the bare server's threads live as long as the rounds go on.
+    """
+    spent = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it ended meanwhile
+            spent += int((thread / "schedstat").read_text().split()[0])
+    return spent / 1e9
 
 
 @contextmanager
@@ -203,8 +217,14 @@ class Ours:
         return found[0].round_id
 
 
-def run() -> dict[str, object]:
-    """CPU seconds a round of both, and their ratio by rounds in turn."""
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """CPU seconds a round of both, and their ratio by rounds in turn.
+
+    Returns:
+        ``cpu_s``: name -> one number a round; ``ratio``: ours to bare, mean and the ends of its
+        95 % interval; ``flower``: what ``flower_round.run`` finds.
+    """
+    measured = 3 if quick else ROUNDS
     shapes = expected_shapes(ARCHITECTURE)
     parameters = sum(int(np.prod(shape)) for shape in shapes.values())
     updates = []
@@ -220,21 +240,45 @@ def run() -> dict[str, object]:
             "ours": Ours(Path(folder) / "home", updates, stack),
         }
         spent: dict[str, list[float]] = {name: [] for name in sides}
-        for number in range(WARM_UP + ROUNDS):
-            for name, side in sides.items():
-                before = time.process_time() + cpu_seconds(side.pid)
-                side.round()
-                # the sum of the last update's round belongs to it
-                time.sleep(0.1)
-                if number >= WARM_UP:
-                    spent[name].append(time.process_time() + cpu_seconds(side.pid) - before)
-    mean = {name: statistics.fmean(values) for name, values in spent.items()}
+        for number, ours in enumerate(in_turn(WARM_UP + measured)):
+            name = "ours" if ours else "bare"
+            before = time.process_time() + cpu_seconds(sides[name].pid)
+            sides[name].round()
+            # the sum of the last update's round belongs to it
+            time.sleep(0.1)
+            if number >= 2 * WARM_UP:
+                after = time.process_time() + cpu_seconds(sides[name].pid)
+                spent[name].append(after - before)
     return {
         "participants": PARTICIPANTS,
         "parameters": parameters,
         "cpu_s": spent,
-        "ratio": mean["ours"] / mean["bare"],
+        "ratio": ratio(spent["ours"], spent["bare"]),
+        "goal": GOAL,
+        "flower": flower([list(shape) for shape in shapes.values()], 4 if quick else 12),
     }
+
+
+def report(found: dict[str, Any]) -> str:
+    """The medians, the ratio with its interval, and Flower beside it."""
+    bare = statistics.median(found["cpu_s"]["bare"])
+    medians = {"bare httpx and raw ASGI": bare, "ours": statistics.median(found["cpu_s"]["ours"])}
+    peer = found["flower"]
+    if "cpu_s" in peer:
+        medians[f"Flower {peer['version']}"] = statistics.median(peer["cpu_s"])
+    lines = ["| Round | CPU ms of all processes | to bare |", "|---|---:|---:|"]
+    lines += [f"| {n} | {1e3 * cpu:.0f} | {cpu / bare:.2f} |" for n, cpu in medians.items()]
+    if "missing" in peer:
+        lines.append(f"| Flower | not measured: {peer['missing']} | |")
+    mean, low, high = found["ratio"]
+    return (
+        f"{found['participants']} participants, {found['parameters']:,} float32 parameters, no "
+        f"training; medians of {len(found['cpu_s']['ours'])} rounds in turn.\n\n"
+        + "\n".join(lines)
+        + f"\n\nOurs takes {mean:.2f} times the CPU time of the bare exchange (geometric mean of "
+        f"the pairs, 95 % interval {low:.2f} to {high:.2f}); the goal is {found['goal']:g}. Ours "
+        "has the checks, the durable files, the accounts and the events, and opens the next round."
+    )
 
 
 if __name__ == "__main__":

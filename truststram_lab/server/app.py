@@ -169,6 +169,7 @@ def _routes(version: str, *, standing: bool) -> FastAPI:
         api.include_router(health.readiness)
         api.include_router(accounts.first_administrator)
     api.router.routes.extend(serving.routes)
+    api.router.routes[:0] = training.direct
     return api
 
 

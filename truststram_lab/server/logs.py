@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -35,9 +36,17 @@ class JsonLines(logging.Formatter):
         return _TOKEN.sub("[token]", json.dumps(line, ensure_ascii=True, default=str))
 
 
+class _Lines(RotatingFileHandler):
+    """Asks the file how large it is, where the standard one writes every line twice to know."""
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: ARG002, N802
+        """Whether the next line goes into a new file."""
+        return self.stream is not None and os.fstat(self.stream.fileno()).st_size >= self.maxBytes
+
+
 def log_to(path: Path) -> None:
     """Send every logger's records to ``path``, which keeps the newest 20 MB in two files."""
-    handler = RotatingFileHandler(path, maxBytes=_KEPT_BYTES, backupCount=1, encoding="utf-8")
+    handler = _Lines(path, maxBytes=_KEPT_BYTES, backupCount=1, encoding="utf-8")
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.addHandler(handler)

@@ -1,6 +1,7 @@
 """The two drivers: they obey the engine, with httpx over sockets whose bytes are counted.
 
-The only file that knows the HTTP library. Each class is followed by its async twin.
+Only this file and ``connections`` know the HTTP library. Each class is followed by its async
+twin.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import httpx
 from truststram_lab.exceptions import PlatformUnavailableError
 
 from .calls import Call, Response
+from .connections import DirectPool, whole_body
 from .engine import Engine, Exchange, Failure, Request, Resolve, RetryPolicy, Wait
 from .sockets import AsyncCountedNetwork, CountedNetwork, HandshakeError, proxy_for, tls_context
 from .targets import TargetProvider, Targets
@@ -156,7 +158,7 @@ class HttpDriver(_Driver):
                 opened.append(LiveBody(answer))
                 return _response(answer, b"")
             with contextlib.closing(answer):
-                return _response(answer, answer.read())
+                return _response(answer, whole_body(answer))
         except _BROKEN as error:
             return _failure(error)
 
@@ -310,7 +312,7 @@ class _Transport(httpx.BaseTransport):
         route = request.url.scheme, proxy_for(str(request.url))
         with self._lock:
             if route not in self._pools:
-                kind = httpcore.HTTPProxy if route[1] else httpcore.ConnectionPool
+                kind = httpcore.HTTPProxy if route[1] else DirectPool
                 self._pools[route] = kind(**_pool_options(*route, self.network))
         answer = self._pools[route].handle_request(_core(request))
         return httpx.Response(

@@ -101,7 +101,8 @@ class _Counted:
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if buffer:
-            self._inner.write(buffer, timeout)
+            # A view: what the socket did not take at once is cut off without a copy.
+            self._inner.write(memoryview(buffer), timeout)
             self._traffic.add(sent=len(buffer))
 
     def close(self) -> None:

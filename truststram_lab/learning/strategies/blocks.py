@@ -52,8 +52,7 @@ def to_type(values: np.ndarray, dtype: np.dtype[np.generic], name: str) -> np.nd
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             rounded: np.ndarray = values.astype(dtype)
-        # The largest magnitude says it for all: NaN and infinity both come through.
-        if values.size and not np.isfinite(np.abs(rounded).max()):
+        if not np.isfinite(rounded).all():
             raise InvalidInputError(
                 f"Array {name!r} is no longer finite after this round; start again with a lower "
                 "learning rate, of the sites or of the platform.",
@@ -91,6 +90,7 @@ def add_to(base: Mapping[str, np.ndarray], change: State) -> State:
         for name, array in change.items():
             flat, start = array.reshape(-1), base[name].reshape(-1)
             for part in spans(flat.size):
-                total = np.add(start[part], flat[part], dtype=np.float64)
+                total = start[part].astype(np.float64)
+                total += flat[part]
                 flat[part] = to_type(total, array.dtype, name)
     return change

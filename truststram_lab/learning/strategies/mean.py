@@ -15,8 +15,8 @@ from .reading import HeldUpdates, Updates, check_block, check_layout
 
 __all__ = ["Mean", "fed_avg"]
 
-#: Numbers that are read at once: a megabyte of float32, for which opening a file is cheap.
-_READ = 2**18
+#: Numbers that are read at once: half a megabyte of float32, for which a call is cheap.
+_READ = 2**17
 
 
 class Mean:

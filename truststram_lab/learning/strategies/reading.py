@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Protocol, cast
 import numpy as np
 
 from ...exceptions import UpdateRejectedError
-from ..weights import State, check_update, decode
+from ..weights import State, all_finite, check_update, decode
 from .blocks import like, spans
 
 __all__ = [
@@ -45,7 +47,10 @@ class Updates(Protocol):
         """Names, shapes and types of the update at ``place``; the values mean nothing."""
 
     def block(self, place: int, name: str, part: slice) -> np.ndarray:
-        """Numbers ``part`` of the flattened array ``name`` of the update at ``place``."""
+        """Numbers ``part`` of the flattened array ``name`` of the update at ``place``.
+
+        They are there until the next block is asked for.
+        """
 
 
 class HeldUpdates:
@@ -108,6 +113,9 @@ class StoredUpdates:
         # Updates of one model have the same header, so one entry usually serves all.
         self._known: dict[tuple[bytes, int], tuple[State, dict[str, int]]] = {}
         self._of: list[tuple[State, dict[str, int]] | None] = [None] * len(paths)
+        # One open file: a thousand are more than a process may have.
+        self._last: tuple[int, int, weakref.finalize[..., StoredUpdates]] | None = None
+        self._buffer = np.empty(0, np.uint8)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -125,17 +133,26 @@ class StoredUpdates:
         layout, starts = self._look(place)
         dtype = layout[name].dtype
         wanted = (part.stop - part.start) * dtype.itemsize
-        # Opened for each block: a thousand open files are more than a process may have.
-        with self._paths[place].open("rb", buffering=0) as file:
-            file.seek(starts[name] + part.start * dtype.itemsize)
-            content = file.read(wanted)
-        if len(content) != wanted:
+        if self._buffer.size < wanted:
+            self._buffer = np.empty(wanted, np.uint8)
+        content = self._buffer[:wanted]
+        at = starts[name] + part.start * dtype.itemsize
+        if os.preadv(self._open(place), [content.data], at) != wanted:
             raise UpdateRejectedError(
                 f"The stored update {place + 1} ends within array {name!r}; let the site send it "
                 "again.",
                 field=name,
             )
-        return np.frombuffer(content, dtype)
+        return content.view(dtype)
+
+    def _open(self, place: int) -> int:
+        if self._last is None or self._last[0] != place:
+            if self._last is not None:
+                self._last[2]()
+                self._last = None
+            opened = os.open(self._paths[place], os.O_RDONLY | os.O_CLOEXEC)
+            self._last = place, opened, weakref.finalize(self, os.close, opened)
+        return self._last[1]
 
     def _look(self, place: int) -> tuple[State, dict[str, int]]:
         known = self._of[place]
@@ -186,7 +203,7 @@ def check_block(read: ReadBlock, block: np.ndarray, name: str, array: np.ndarray
     Raises:
         UpdateRejectedError: see ``weights.check_update``, whose sentence it is.
     """
-    if not np.isfinite(block).all():
+    if not all_finite(block):
         whole = read(name, slice(0, array.size)).reshape(array.shape)
         check_update({name: whole}, {name: array})
 

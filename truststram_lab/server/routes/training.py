@@ -8,12 +8,21 @@ import os
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response, status
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
+from starlette.routing import Route
 
 from truststram_lab.exceptions import UpdateRejectedError
 from truststram_lab.schemas.federation import Assignment, RoundPlan, UpdateReceipt
 from truststram_lab.schemas.participation import ParticipationUpdate, SiteDescription
-from truststram_lab.server.deps import Caller, Platform, Services
+from truststram_lab.server.deps import (
+    Caller,
+    Platform,
+    Services,
+    caller,
+    services,
+    validation_problem,
+)
 from truststram_lab.server.http import content_digest, declared_sha256
 from truststram_lab.server.services.accounts import Principal
 from truststram_lab.server.services.rounds import Accepted
@@ -30,19 +39,21 @@ _SUM_S = 1.0
 #: bodies and files up to this are held in memory, one for each request that is under way
 _HELD_BYTES = 8 * 2**20
 
+_ASSIGNMENTS = TypeAdapter(list[Assignment])
+
 _Known = Annotated[list[Annotated[str, Query(max_length=64)]], Query(max_length=100)]
 _Digest = Annotated[str | None, Header(alias="Content-Digest")]
 _Device = Annotated[str | None, Header(alias="TrustStram-Device", max_length=255)]
 
 
-@router.get("/rounds")
+@router.get("/rounds", response_model=list[Assignment])
 async def assignments(
     platform: Platform,
     caller: Caller,
     wait_s: Annotated[float, Query(ge=0, le=30)] = 0.0,
     known: _Known = [],  # noqa: B006 - FastAPI copies it
     device: _Device = None,
-) -> list[Assignment]:
+) -> Response:
     """The open rounds in which this site still has to push; waits for one up to ``wait_s``.
 
     Args:
@@ -62,15 +73,13 @@ async def assignments(
             found, pending = await run_in_threadpool(platform.rounds.assignments, caller, known)
             turns = [asyncio.wrap_future(platform.advancer.submit(run)) for run in pending]
             left = deadline - loop.time()
-            if found or platform.lifecycle.closing:
-                return found
-            if left <= 0:
-                if not turns:
-                    return found
+            if left <= 0 and turns and not (found or platform.lifecycle.closing):
                 # This very question may have opened a round.
                 await asyncio.wait(turns, timeout=_SUM_S)
                 found, _ = await run_in_threadpool(platform.rounds.assignments, caller, known)
-                return found
+            if found or left <= 0 or platform.lifecycle.closing:
+                # Written here: the framework would look at every part of it once more.
+                return Response(_ASSIGNMENTS.dump_json(found), media_type="application/json")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await news.wait()
@@ -121,6 +130,52 @@ async def push_update(
         summed = asyncio.wrap_future(platform.advancer.submit(accepted.run_id))
         await asyncio.wait([summed], timeout=_SUM_S)
     return accepted.receipt
+
+
+class _Question(BaseModel):
+    """The parameters of ``assignments``, in the same bounds."""
+
+    wait_s: float = Field(default=0.0, ge=0, le=30)
+    known: list[Annotated[str, Field(max_length=64)]] = Field(default=[], max_length=100)
+    header: dict[str, Annotated[str, Field(max_length=255)]] = {}
+
+
+async def _assignments(request: Request) -> Response:
+    asked: dict[str, object] = {"known": request.query_params.getlist("known")}
+    if "wait_s" in request.query_params:
+        asked["wait_s"] = request.query_params["wait_s"]
+    device = request.headers.get("TrustStram-Device")
+    if device is not None:
+        asked["header"] = {"TrustStram-Device": device}
+    try:
+        question = _Question.model_validate(asked)
+    except ValidationError as error:
+        raise validation_problem(error.errors()) from error
+    found = services(request), caller(request), question.wait_s, question.known, device
+    return await assignments(*found)
+
+
+async def _round_model(request: Request) -> Response:
+    found = request.path_params["round_id"], services(request), caller(request)
+    return await run_in_threadpool(round_model, *found)
+
+
+async def _push_update(request: Request) -> Response:
+    found = request.path_params["round_id"], request, services(request), caller(request)
+    receipt = await push_update(*found, request.headers.get("content-digest"))
+    return Response(receipt.model_dump_json(), media_type="application/json")
+
+
+#: for the application to mount before ``router``: the same functions for every site and round,
+#: without the framework's own work, which costs more than the look into the database
+direct = [
+    Route(f"{router.prefix}/rounds", _assignments, methods=["GET"]),
+    Route(f"{router.prefix}/rounds/{{round_id}}/model", _round_model, methods=["GET"]),
+    Route(f"{router.prefix}/rounds/{{round_id}}/update", _push_update, methods=["PUT"]),
+]
+for _route in direct:
+    # Starlette lets HEAD in where GET is; these addresses do not take it.
+    _route.methods = {"GET", "PUT"} & (_route.methods or set())
 
 
 @router.post("/rounds/{round_id}/state", status_code=status.HTTP_204_NO_CONTENT)
@@ -182,13 +237,19 @@ async def _receive(writer: BlobWriter, request: Request) -> list[bytes]:
         pieces.append(piece)
         held += len(piece)
         if held >= _HELD_BYTES:
-            await run_in_threadpool(writer.write, b"".join(pieces))
+            await run_in_threadpool(_write, writer, pieces)
             pieces, held = [], 0
     return pieces
 
 
+def _write(writer: BlobWriter, pieces: list[bytes]) -> None:
+    # One by one: joined, they would take their own size once more.
+    for piece in pieces:
+        writer.write(piece)
+
+
 def _finish(writer: BlobWriter, rest: list[bytes], expected: str) -> None:
-    writer.write(b"".join(rest))
+    _write(writer, rest)
     if writer.sha256 != expected:
         raise UpdateRejectedError(
             f"The body's SHA-256 is {writer.sha256}, not {expected} as Content-Digest says; "

@@ -210,15 +210,15 @@ class Closing:
             given = stored_updates(self._blobs, files, strategy, expected_update(strategy, base))
             shares = [float(row.sample_count) for row in found.updates]
         made = aggregate(strategy, base, given, shares, memory, participation=share)
-        blobs = {"result": self._blobs.put(organisation, weights.encode(made.state))}
+        blobs = {"result": self._blobs.put(organisation, *weights.pieces(made.state))}
         blobs["next_model"] = blobs["result"]
         if made.server_state:
-            state = weights.encode(made.server_state)
-            blobs["server_state"] = self._blobs.put(organisation, state)
+            state = weights.pieces(made.server_state)
+            blobs["server_state"] = self._blobs.put(organisation, *state)
             shared = shared_with_sites(strategy, made.server_state)
             if shared:
-                content = weights.encode({**made.state, **shared})
-                blobs["next_model"] = self._blobs.put(organisation, content)
+                content = weights.pieces({**made.state, **shared})
+                blobs["next_model"] = self._blobs.put(organisation, *content)
         kept = None
         if made.kept is not None:
             kept = [found.updates[place].principal_id for place in made.kept]

@@ -10,7 +10,7 @@ from truststram_lab.server.stores.tables import participants, rounds, run_sites,
 
 from .status import ACTIVE
 
-__all__ = ["ADD", "COUNT", "LOCKED_ROUND", "OPEN", "REPORTED", "ROUND", "RUN", "TOUCH"]
+__all__ = ["ADD", "COMPLETE", "LOCKED_ROUND", "OPEN", "PUSHED", "ROUND", "RUN", "TOUCH"]
 
 _SITE: BindParameter[Any] = bindparam("site")
 _PUSHED = exists().where(updates.c.round_id == rounds.c.id, updates.c.principal_id == _SITE)
@@ -57,18 +57,32 @@ ROUND = (
     .outerjoin(updates, and_(updates.c.round_id == rounds.c.id, updates.c.principal_id == _SITE))
     .where(rounds.c.id == bindparam("round"), runs.c.organisation_id == bindparam("organisation"))
 )
-# The run's row is what a stop, a push and an aggregation queue for on PostgreSQL.
-LOCKED_ROUND = ROUND.with_for_update(of=runs)
-REPORTED = (
-    select(updates.c.sample_count)
-    .join(rounds, rounds.c.id == updates.c.round_id)
+_TOLD = updates.alias("told")
+_FIRST = rounds.alias("first")
+# With what the site had in the statistics round, None where there was none.
+PUSHED = ROUND.add_columns(
+    select(_TOLD.c.sample_count)
+    .join(_FIRST, _FIRST.c.id == _TOLD.c.round_id)
     .where(
-        rounds.c.run_id == bindparam("run"),
-        rounds.c.kind == "statistics",
-        updates.c.principal_id == _SITE,
+        _FIRST.c.run_id == rounds.c.run_id,
+        _FIRST.c.kind == "statistics",
+        _TOLD.c.principal_id == _SITE,
     )
+    .correlate(rounds)
+    .scalar_subquery()
+    .label("reported")
 )
-COUNT = select(func.count()).select_from(updates).where(updates.c.round_id == bindparam("round"))
+# The run's row is what a stop, a push and an aggregation queue for on PostgreSQL. With the
+# number of updates that the round has.
+LOCKED_ROUND = ROUND.add_columns(
+    select(func.count())
+    .select_from(_TOLD)
+    .where(_TOLD.c.round_id == rounds.c.id)
+    .correlate(rounds)
+    .scalar_subquery()
+    .label("given")
+).with_for_update(of=runs)
+COMPLETE = update(rounds).where(rounds.c.id == bindparam("round")).values(status="aggregating")
 RUN: Select[Any] = select(runs.c.id, runs.c.organisation_id, runs.c.name).where(
     runs.c.id == bindparam("run")
 )

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Row,
+    Select,
     and_,
     exists,
     func,
@@ -27,12 +28,13 @@ from truststram_lab.exceptions import (
     RoundClosedError,
     UpdateRejectedError,
 )
-from truststram_lab.schemas.federation import Assignment, UpdateReceipt
+from truststram_lab.schemas.federation import Assignment, CreateRun, UpdateReceipt
 from truststram_lab.schemas.participation import ParticipationUpdate
 from truststram_lab.schemas.privacy import ClientPlan
 from truststram_lab.server.stores.blobs import BlobStore, BlobWriter
 from truststram_lab.server.stores.engine import reading, writing
 from truststram_lab.server.stores.ids import timestamp
+from truststram_lab.server.stores.outbox import append, run_stream
 from truststram_lab.server.stores.tables import participants, rounds, run_sites
 
 from .accounts import Principal
@@ -40,7 +42,7 @@ from .layouts import Layouts
 from .opening import hides_cohort
 from .plans import plan_of, terms_of
 from .presence import Presence
-from .round_queries import ADD, COUNT, LOCKED_ROUND, OPEN, REPORTED, ROUND, RUN, TOUCH
+from .round_queries import ADD, COMPLETE, LOCKED_ROUND, OPEN, PUSHED, ROUND, RUN, TOUCH
 from .status import ACTIVE, tell
 from .updates import check_update
 
@@ -64,6 +66,7 @@ class Ticket:
     """A round that takes a site's update, as it was before the update's body was read."""
 
     row: Row[Any]
+    plan: CreateRun
     reported: int | None
 
 
@@ -86,7 +89,7 @@ class RoundsService:
         Args:
             known: digests of plans that the site has, and is not sent again.
         """
-        with reading(self._engine) as connection:
+        with reading(self._engine, once=True) as connection:
             rows = connection.execute(OPEN, {"site": principal.id}).all()
             new = [row.run_id for row in rows if row.place is None]
             if new:
@@ -166,7 +169,7 @@ class RoundsService:
             NotFoundError: the site has no such round, or the round has no model.
         """
         self.presence.seen(principal.id)
-        with reading(self._engine) as connection:
+        with reading(self._engine, once=True) as connection:
             row = _round(connection, principal, round_id)
         if row.model_sha256 is None:
             what = "gathers statistics" if row.kind == "statistics" else "asks for parameters"
@@ -187,16 +190,13 @@ class RoundsService:
             ConflictError: the site gave this round another update before.
         """
         self.presence.seen(principal.id)
-        with reading(self._engine) as connection:
-            row = _round(connection, principal, round_id)
+        with reading(self._engine, once=True) as connection:
+            row = _round(connection, principal, round_id, PUSHED)
             receipt = _check_open(row, sha256)
             if receipt is not None:
                 return receipt
-            reported = None
-            if row.kind == "training":
-                values = {"run": row.run_id, "site": principal.id}
-                reported = connection.execute(REPORTED, values).scalar_one_or_none()
-            return Ticket(row, reported)
+            reported = row.reported if row.kind == "training" else None
+            return Ticket(row, plan_of(connection, row.run_id), reported)
 
     def push(self, principal: Principal, ticket: Ticket, writer: BlobWriter) -> Accepted:
         """Take an update that was received whole and whose digest is right.
@@ -206,9 +206,7 @@ class RoundsService:
                 stream has the reason.
             NotFoundError, RoundClosedError, ConflictError: as in ``before_push``.
         """
-        row = ticket.row
-        with reading(self._engine) as connection:
-            plan = plan_of(connection, row.run_id)
+        row, plan = ticket.row, ticket.plan
         expected = None
         if row.kind == "training":
             expected = self._layouts.expected(
@@ -222,7 +220,7 @@ class RoundsService:
         blob = writer.commit()
         now = timestamp()
         with writing(self._engine) as connection:
-            row = _round(connection, principal, row.id, lock=True)
+            row = _round(connection, principal, row.id, LOCKED_ROUND)
             receipt = _check_open(row, blob.sha256)
             if receipt is not None:
                 return Accepted(receipt, row.run_id, complete=False)
@@ -239,20 +237,19 @@ class RoundsService:
                 "created_at": now,
             }
             connection.execute(ADD, values)
-            run = connection.execute(RUN, {"run": row.run_id}).one()
             told: dict[str, Any] = {"number": row.training_number, "kind": row.kind}
             if not hides_cohort(plan):
                 told |= {"site": row.site, "size_bytes": blob.size_bytes}
-            tell(connection, run, "update.received", told, now)
-            connection.execute(TOUCH, {"run": run.id, "now": now})
+            # The round's query has found the run among the caller's organisation's.
+            stream = run_stream(row.run_id)
+            append(connection, principal.organisation_id, stream, "update.received", told, now)
+            connection.execute(TOUCH, {"run": row.run_id, "now": now})
             asked = len(plan.sites) if row.cohort is None else len(row.cohort)
-            count = connection.execute(COUNT, {"round": row.id}).scalar_one()
-            complete = count >= asked - len(row.declined or {})
+            complete = row.given + 1 >= asked - len(row.declined or {})
             if complete:
-                connection.execute(
-                    update(rounds).where(rounds.c.id == row.id).values(status="aggregating")
-                )
-        return Accepted(UpdateReceipt(round_id=row.id, sha256=blob.sha256), run.id, complete)
+                connection.execute(COMPLETE, {"round": row.id})
+        receipt = UpdateReceipt(round_id=row.id, sha256=blob.sha256)
+        return Accepted(receipt, row.run_id, complete)
 
     def state(self, principal: Principal, round_id: str, told: ParticipationUpdate) -> str | None:
         """Note how far a site is; returns the run to advance, if that changes something.
@@ -267,7 +264,7 @@ class RoundsService:
         if not self._is_news(round_id, principal.id):
             return None
         with writing(self._engine) as connection:
-            row = _round(connection, principal, round_id, lock=True)
+            row = _round(connection, principal, round_id, LOCKED_ROUND)
             plan = plan_of(connection, row.run_id)
             now = timestamp()
             if not hides_cohort(plan):
@@ -346,11 +343,10 @@ def _assignment(connection: Connection, row: Row[Any], known: Collection[str]) -
 
 
 def _round(
-    connection: Connection, principal: Principal, round_id: str, *, lock: bool = False
+    connection: Connection, principal: Principal, round_id: str, query: Select[Any] = ROUND
 ) -> Row[Any]:
     """The round with its run's status, if this site takes part in it."""
     values = {"site": principal.id, "round": round_id, "organisation": principal.organisation_id}
-    query = LOCKED_ROUND if lock else ROUND
     row = connection.execute(query, values).one_or_none()
     if row is None or not _is_asked(row, principal.id):
         raise NotFoundError(

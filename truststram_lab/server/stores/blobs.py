@@ -17,13 +17,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, cast, insert, select
 
 from truststram_lab.exceptions import NotFoundError
 
 from .tables import blobs
 
 __all__ = ["Blob", "BlobStore", "BlobWriter"]
+
+# Built once: putting a statement together costs more than running it.
+_SIZE = select(blobs.c.size_bytes).where(
+    blobs.c.organisation_id == bindparam("organisation"), blobs.c.sha256 == bindparam("content")
+)
+_ADD = insert(blobs).from_select(
+    ["organisation_id", "sha256", "size_bytes", "created_at"],
+    select(
+        *(
+            cast(bindparam(name), column.type)
+            for name, column in (
+                ("organisation", blobs.c.organisation_id),
+                ("content", blobs.c.sha256),
+                ("size", blobs.c.size_bytes),
+                ("now", blobs.c.created_at),
+            )
+        )
+    ).where(~_SIZE.exists()),
+)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -61,10 +80,11 @@ class BlobStore:
         """A file to fill piece by piece; ``commit`` keeps it, leaving without removes it."""
         return BlobWriter(self, organisation_id, self._incoming)
 
-    def put(self, organisation_id: str, content: bytes) -> Blob:
-        """Store ``content`` durably."""
+    def put(self, organisation_id: str, *pieces: bytes | memoryview) -> Blob:
+        """Store the pieces, one after the other, durably."""
         with self.writer(organisation_id) as writer:
-            writer.write(content)
+            for piece in pieces:
+                writer.write(piece)
             return writer.commit()
 
     def open(self, organisation_id: str, sha256: str) -> BinaryIO:
@@ -93,26 +113,19 @@ class BlobStore:
     @staticmethod
     def record(connection: Connection, organisation_id: str, blob: Blob, now: str) -> bool:
         """Write the row of a stored file; False if it was there already."""
-        if BlobStore.find(connection, organisation_id, blob.sha256) is not None:
-            return False
-        connection.execute(
-            insert(blobs).values(
-                organisation_id=organisation_id,
-                sha256=blob.sha256,
-                size_bytes=blob.size_bytes,
-                created_at=now,
-            )
-        )
-        return True
+        row = {
+            "organisation": organisation_id,
+            "content": blob.sha256,
+            "size": blob.size_bytes,
+            "now": now,
+        }
+        return bool(connection.execute(_ADD, row).rowcount)
 
     @staticmethod
     def find(connection: Connection, organisation_id: str, sha256: str) -> Blob | None:
         """The row of a stored file, None if there is none."""
-        size_bytes = connection.execute(
-            select(blobs.c.size_bytes).where(
-                blobs.c.organisation_id == organisation_id, blobs.c.sha256 == sha256
-            )
-        ).scalar_one_or_none()
+        values = {"organisation": organisation_id, "content": sha256}
+        size_bytes = connection.execute(_SIZE, values).scalar_one_or_none()
         return None if size_bytes is None else Blob(sha256, int(size_bytes))
 
 
@@ -133,7 +146,7 @@ class BlobWriter:
         """Of what was written so far, in hexadecimal."""
         return self._hash.hexdigest()
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: bytes | memoryview) -> None:
         """Append."""
         self._hash.update(piece)
         self._file.write(piece)
@@ -145,7 +158,7 @@ class BlobWriter:
         The map lives as long as anything that looks into it, such as an array.
         """
         self._file.flush()
-        return _mapped(self._file)
+        return _mapped(self._file, whole=True)
 
     def commit(self) -> Blob:
         """Keep the file under its content's name; durable when this returns."""
@@ -173,11 +186,13 @@ class BlobWriter:
         self._path.unlink(missing_ok=True)
 
 
-def _mapped(file: BinaryIO) -> memoryview:
+def _mapped(file: BinaryIO, *, whole: bool = False) -> memoryview:
     # A file of no bytes cannot be mapped.
     if os.fstat(file.fileno()).st_size == 0:
         return memoryview(b"")
-    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    # All of it at once, where all of it is looked at: page by page costs more than the look.
+    flags = mmap.MAP_SHARED | (getattr(mmap, "MAP_POPULATE", 0) if whole else 0)
+    return memoryview(mmap.mmap(file.fileno(), 0, flags, mmap.PROT_READ))
 
 
 def _sync_folder(folder: Path) -> None:

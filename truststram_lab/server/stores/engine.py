@@ -66,14 +66,20 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    only_reads = connection.get_execution_options().get("truststram_reading", False)
-    connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
+    kind = connection.get_execution_options().get("truststram_reading")
+    if kind != "once":
+        connection.exec_driver_sql("BEGIN" if kind else "BEGIN IMMEDIATE")
 
 
 @contextmanager
-def reading(engine: Engine) -> Iterator[Connection]:
-    """A connection that sees one state of the database and changes nothing."""
-    options: dict[str, Any] = {"truststram_reading": True}
+def reading(engine: Engine, *, once: bool = False) -> Iterator[Connection]:
+    """A connection that sees one state of the database and changes nothing.
+
+    Args:
+        once: there is one statement, or what a second one reads never changes: on SQLite, a
+            statement sees one state without a transaction.
+    """
+    options: dict[str, Any] = {"truststram_reading": "once" if once else "all"}
     if engine.dialect.name == "postgresql":
         options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with engine.connect() as connection:
