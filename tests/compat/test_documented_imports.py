@@ -19,6 +19,7 @@ LINES = [
     "from truststram.federated import FederatedLearningCoordinator",
     "from truststram.federated import FederatedServer, FederatedClient",
     "from truststram.explainability import SHAPExplainer, LIMEExplainer, BaseExplainer",
+    "from truststram.preprocessing import DataProcessor",
     "from edgeml import FederatedClient",
     "from edgeml.federated import compute_state_dict_delta",
     "from edgeml.federated import apply_filters",
@@ -46,7 +47,14 @@ def test_the_documented_lines_import_one_and_the_same():
 
 
 @pytest.mark.parametrize(
-    "package", ["truststram", "truststram.explainability", "edgeml", "truststram_lab.federated"]
+    "package",
+    [
+        "truststram",
+        "truststram.explainability",
+        "truststram.preprocessing",
+        "edgeml",
+        "truststram_lab.federated",
+    ],
 )
 def test_importing_a_shim_loads_nothing_heavy(package):
     heavy = "{'torch', 'pandas', 'shap', 'matplotlib', 'ipywidgets', 'fastapi'}"
