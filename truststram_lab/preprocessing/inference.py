@@ -16,7 +16,14 @@ from ..schemas.tables import Column, ColumnKind, Signature
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["fingerprint", "infer_columns", "infer_signature", "is_measured", "target_codes"]
+__all__ = [
+    "fingerprint",
+    "infer_classes",
+    "infer_columns",
+    "infer_signature",
+    "is_measured",
+    "target_codes",
+]
 
 #: More categories than this, and a column names its rows rather than describing them.
 MAX_CATEGORIES = 100
@@ -70,6 +77,11 @@ def infer_columns(frame: pd.DataFrame) -> list[Column]:
     """
     _check_names(frame)
     return [_column(frame[name], name) for name in frame.columns]
+
+
+def infer_classes(values: pd.Series, target: str) -> list[str]:
+    """The classes of a target, in the order in which ``infer_signature`` has them."""
+    return _classes(values, target)
 
 
 def is_measured(values: pd.Series) -> bool:

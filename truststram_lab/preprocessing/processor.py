@@ -17,12 +17,21 @@ from ..learning.columns import (
 )
 from ..learning.statistics import local_moments, merge_moments
 from ..schemas.tables import Column, Signature, Statistics
-from .inference import infer_columns, infer_signature, is_measured, target_codes
+from .inference import infer_classes, infer_columns, infer_signature, is_measured, target_codes
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TASKS", "ClassCodes", "DataProcessor", "ProcessedArray", "Task", "check_task"]
+__all__ = [
+    "TASKS",
+    "ClassCodes",
+    "DataProcessor",
+    "ProcessedArray",
+    "Task",
+    "check_task",
+    "label_array",
+    "read_target",
+]
 
 Task = Literal["classification", "regression"]
 TASKS: tuple[Task, ...] = ("classification", "regression")
@@ -37,6 +46,25 @@ def check_task(task: str | None) -> None:
             field="task",
             choices=nearest(str(task), TASKS) or list(TASKS),
         )
+
+
+def read_target(values: pd.Series, task: Task | None) -> tuple[Task, ClassCodes | np.ndarray]:
+    """A target as codes of its classes, or as the float64 numbers of a regression.
+
+    Args:
+        task: None: the values decide.
+
+    Raises:
+        InvalidInputError: a value is missing, or the target does not fit the task.
+    """
+    target = str(values.name)
+    if (task or ("regression" if is_measured(values) else "classification")) == "regression":
+        return "regression", numeric_values(values, Column(name=target, kind="numeric"))
+    texts = infer_classes(values, target)
+    positive = texts[-1] if len(texts) == 2 else None
+    described = Signature(columns=[], target=target, classes=texts, positive_class=positive)
+    codes = target_codes(values.to_frame(), described)
+    return "classification", ClassCodes(codes, _labels(values, texts))
 
 
 class ProcessedArray(np.ndarray):
@@ -179,18 +207,13 @@ class DataProcessor:
         _check_frame(X)
         values = _target(X, y)
         target = str(values.name)
-        task = self._asked or ("regression" if is_measured(values) else "classification")
+        task, found = read_target(values, self._asked)
         columns = infer_columns(X)
         signature = statistics = classes = None
-        if task == "classification":
-            table = X.assign(**{target: values})
-            signature = infer_signature(table, target)
-            found: ClassCodes | np.ndarray
-            classes = _labels(values, signature.classes)
-            found = ClassCodes(target_codes(table, signature), classes)
+        if isinstance(found, ClassCodes):
+            signature = infer_signature(X.assign(**{target: values}), target)
+            classes = found.classes
             statistics = merge_moments([local_moments(X, signature)], signature)
-        else:
-            found = numeric_values(values, Column(name=target, kind="numeric"))
         transformer = _transformer(columns)
         matrix = transformer.fit_transform(_matrix(X, columns))
         self._columns, self._transformer, self._names = columns, transformer, _names(columns)
@@ -252,7 +275,7 @@ class DataProcessor:
         made._names = _names(made._columns)
         made._transformer, made.target = state["transformer"], state["target"]
         if state["classes"] is not None:
-            made.classes = _array(state["classes"])
+            made.classes = label_array(state["classes"])
             made.signature = Signature.model_validate_json(state["signature"])
             made.statistics = Statistics.model_validate_json(state["statistics"])
         return made
@@ -281,7 +304,7 @@ def _target(X: pd.DataFrame, y: Any) -> pd.Series:
         )
     name = values.name if isinstance(values.name, str) else "target"
     if name in X.columns:
-        if isinstance(y, pd.Series) and y.name == name:
+        if isinstance(y, pd.Series) and y.equals(X[name]):
             raise InvalidInputError(
                 f"{name!r} is what the model predicts, not an input; leave it out: "
                 f"df.drop(columns=[{name!r}]).",
@@ -297,10 +320,10 @@ def _labels(values: pd.Series, texts: Sequence[str]) -> np.ndarray:
     for label in values.unique():
         if not is_missing(label):
             own.setdefault(label_text(label), label)
-    return _array([own[text] for text in texts])
+    return label_array([own[text] for text in texts])
 
 
-def _array(labels: Sequence[Any]) -> np.ndarray:
+def label_array(labels: Sequence[Any]) -> np.ndarray:
     """Labels as an array of their own type; of different types: objects."""
     plain = [label.item() if isinstance(label, np.generic) else label for label in labels]
     kinds = {type(label) for label in plain}
