@@ -130,6 +130,17 @@ def test_lime_draws_from_the_statistics_that_the_file_carries(tmp_path, table, l
     assert np.abs(found[0]).max() > 0
 
 
+def test_explainers_pass_a_raw_table_through_the_models_processor(table, labels):
+    model, X, _ = trained(table, labels)
+    for explainer, options in ((SHAPExplainer, {}), (LIMEExplainer, {"num_samples": 200})):
+        raw = explainer(model, background_data=table[:50], **options).explain(table[:2])
+        ready = explainer(model, background_data=X[:50], **options).explain(X[:2])
+        np.testing.assert_array_equal(raw.values, ready.values)
+        assert raw.feature_names == ready.feature_names
+    with pytest.raises(InvalidInputError, match="did you mean 'Rome'"):
+        SHAPExplainer(model, X).explain(table.assign(city="Romme"))
+
+
 def test_a_frame_brings_a_processor_and_an_array_is_taken_as_it_is(table, labels, values):
     model = MLModel("ridge").fit(table, values)
     plain = Ridge(random_state=0).fit(np.asarray(model.processor.transform(table)), values)
