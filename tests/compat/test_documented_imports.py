@@ -19,6 +19,8 @@ LINES = [
     "from truststram.federated import FederatedLearningCoordinator",
     "from truststram.federated import FederatedServer, FederatedClient",
     "from truststram.explainability import SHAPExplainer, LIMEExplainer, BaseExplainer",
+    "from truststram.preprocessing import DataProcessor",
+    "from truststram.models import MLModel",
     "from edgeml import FederatedClient",
     "from edgeml.federated import compute_state_dict_delta",
     "from edgeml.federated import apply_filters",
@@ -46,10 +48,18 @@ def test_the_documented_lines_import_one_and_the_same():
 
 
 @pytest.mark.parametrize(
-    "package", ["truststram", "truststram.explainability", "edgeml", "truststram_lab.federated"]
+    "package",
+    [
+        "truststram",
+        "truststram.explainability",
+        "truststram.preprocessing",
+        "truststram.models",
+        "edgeml",
+        "truststram_lab.federated",
+    ],
 )
 def test_importing_a_shim_loads_nothing_heavy(package):
-    heavy = "{'torch', 'pandas', 'shap', 'matplotlib', 'ipywidgets', 'fastapi'}"
+    heavy = "{'torch', 'pandas', 'sklearn', 'shap', 'matplotlib', 'ipywidgets', 'fastapi'}"
     done = python(f"import {package}, sys; assert not {heavy} & set(sys.modules)")
     assert done.returncode == 0, done.stderr
 

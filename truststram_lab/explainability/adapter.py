@@ -11,9 +11,9 @@ import numpy as np
 from truststram_lab.exceptions import InvalidInputError, nearest
 
 from .interfaces import Floats
-from .rows import Rows
+from .rows import Rows, is_frame
 
-__all__ = ["Adapter", "Output", "adapt", "column_names", "is_module"]
+__all__ = ["Adapter", "Output", "adapt", "column_names", "is_module", "processed"]
 
 #: ``margin``: log-odds or logits; ``probability``; ``value``: what a regression predicts.
 Output = Literal["margin", "probability", "value"]
@@ -62,6 +62,13 @@ def is_module(model: Any) -> bool:
         kind.__module__ == "torch.nn.modules.module" and kind.__name__ == "Module"
         for kind in type(model).__mro__
     )
+
+
+def processed(model: Any, data: Any) -> Any:
+    """``data`` as the model's estimator takes it: a DataFrame goes through its ``processor``."""
+    if is_frame(data) and hasattr(model, "processor") and hasattr(model, "estimator"):
+        return data if model.processor is None else model.processor.transform(data)
+    return data
 
 
 def column_names(model: Any) -> list[str] | None:

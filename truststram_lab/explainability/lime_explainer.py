@@ -9,7 +9,7 @@ import numpy as np
 
 from truststram_lab.exceptions import InvalidInputError, nearest
 
-from .adapter import Adapter, adapt, column_names
+from .adapter import Adapter, adapt, column_names, processed
 from .explanation_set import ExplanationSet
 from .interfaces import Floats
 from .lime_fit import SELECTIONS, LocalFit, fit_row, kernel
@@ -162,6 +162,7 @@ class LIMEExplainer:
         return self._set(rows, shown, places, own, fits)
 
     def _rows(self, data: Any) -> Rows:
+        data = processed(self.model, data)
         if self.background is not None:
             return read_rows(data, None, framed=False, what="data", like=self.background)
         framed = self.adapter.framed or (is_frame(data) and not _all_numbers(self.statistics))
@@ -217,6 +218,7 @@ class LIMEExplainer:
 def _read(model: Any, held: Any, data: Any, names: Sequence[str] | None) -> Rows | None:
     if data is None:
         return None
+    data = processed(model, data)
     framed = getattr(held, "feature_names_in_", None) is not None
     if names is None and not is_frame(data):
         names = column_names(model) or column_names(held)

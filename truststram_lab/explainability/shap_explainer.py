@@ -11,7 +11,7 @@ import numpy as np
 
 from truststram_lab.exceptions import ConflictError, InvalidInputError
 
-from .adapter import Adapter, adapt, column_names
+from .adapter import Adapter, adapt, column_names, processed
 from .explanation_set import ExplanationSet
 from .interfaces import Floats
 from .methods import METHODS, Method, MethodOptions, choose
@@ -155,6 +155,7 @@ class SHAPExplainer:
         return self._last
 
     def _rows(self, data: Any) -> Rows:
+        data = processed(self.model, data)
         if self.background is not None:
             return read_rows(data, None, framed=False, what="data", like=self.background)
         names = self._named or column_names(self.adapter.model)
@@ -209,6 +210,7 @@ class SHAPExplainer:
 def _read_background(model: Any, data: Any, names: Sequence[str] | None) -> Rows | None:
     if data is None:
         return None
+    data = processed(model, data)
     held = getattr(model, "estimator", model)
     framed = getattr(held, "feature_names_in_", None) is not None
     if callable(model) and not hasattr(model, "predict") and is_frame(data):

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..exceptions import InvalidInputError, nearest
-from ..schemas.tables import Column, Signature
+from ..schemas.tables import Column
 
 __all__ = [
+    "Described",
     "Table",
     "category_codes",
     "check_columns",
@@ -36,6 +37,15 @@ class Table(Protocol):
     def keys(self) -> Iterable[Any]: ...
 
     def __getitem__(self, name: str, /) -> Any: ...
+
+
+class Described(Protocol):
+    """The columns that rows must have and the one that they must not: a ``Signature``, say."""
+
+    @property
+    def columns(self) -> Sequence[Column]: ...
+    @property
+    def target(self) -> str: ...
 
 
 def is_missing(value: object) -> bool:
@@ -70,7 +80,7 @@ def row_count(table: Table) -> int:
     return max(lengths.values(), default=0)
 
 
-def check_columns(names: Iterable[object], signature: Signature) -> None:
+def check_columns(names: Iterable[object], signature: Described) -> None:
     """Refuse a table whose columns are not exactly the signature's, in any order.
 
     Raises:
@@ -104,7 +114,7 @@ def check_columns(names: Iterable[object], signature: Signature) -> None:
         )
 
 
-def _unknown_column(name: object, known: Sequence[str], signature: Signature) -> str:
+def _unknown_column(name: object, known: Sequence[str], signature: Described) -> str:
     if name == signature.target:
         return (
             f"{name!r} is what the model predicts, not an input; "

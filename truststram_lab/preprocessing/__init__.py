@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from .demo import DEMO_NAMES, DemoData, load_demo
     from .encoder import TableEncoder, encoded_width
     from .inference import fingerprint, infer_signature, target_codes
+    from .processor import ClassCodes, DataProcessor, ProcessedArray
     from .rows import validate_row
 
 __all__ = [
     "DEMO_NAMES",
+    "ClassCodes",
+    "DataProcessor",
     "DemoData",
+    "ProcessedArray",
     "TableEncoder",
     "encoded_width",
     "fingerprint",
@@ -29,7 +33,10 @@ __all__ = [
 
 _HOMES = {
     "DEMO_NAMES": "demo",
+    "ClassCodes": "processor",
+    "DataProcessor": "processor",
     "DemoData": "demo",
+    "ProcessedArray": "processor",
     "TableEncoder": "encoder",
     "encoded_width": "encoder",
     "fingerprint": "inference",

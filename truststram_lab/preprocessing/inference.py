@@ -16,10 +16,19 @@ from ..schemas.tables import Column, ColumnKind, Signature
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["fingerprint", "infer_signature", "target_codes"]
+__all__ = [
+    "fingerprint",
+    "infer_classes",
+    "infer_columns",
+    "infer_signature",
+    "is_measured",
+    "target_codes",
+]
 
 #: More categories than this, and a column names its rows rather than describing them.
 MAX_CATEGORIES = 100
+
+_NUMBERS = ("integer", "floating", "mixed-integer-float")
 
 #: As many columns as a sentence lists.
 _SHOWN_COLUMNS = 40
@@ -58,6 +67,33 @@ def infer_signature(frame: pd.DataFrame, target: str, positive: object = None) -
         classes=classes,
         positive_class=positive_class,
     )
+
+
+def infer_columns(frame: pd.DataFrame) -> list[Column]:
+    """Describe every column of ``frame``, as ``infer_signature`` does.
+
+    Raises:
+        InvalidInputError: a column cannot be used; the message names it and says the way out.
+    """
+    _check_names(frame)
+    return [_column(frame[name], name) for name in frame.columns]
+
+
+def infer_classes(values: pd.Series, target: str) -> list[str]:
+    """The classes of a target, in the order in which ``infer_signature`` has them."""
+    return _classes(values, target)
+
+
+def is_measured(values: pd.Series) -> bool:
+    """Whether a target is a measured number (regression) rather than one of some classes."""
+    import pandas as pd
+
+    if values.dtype.kind in "mMc" or not len(values):
+        return False
+    if pd.api.types.infer_dtype(values, skipna=True) not in _NUMBERS:
+        return False
+    labels = values.dropna().unique()
+    return _measured_by(np.asarray([float(label) for label in labels]), len(values)) is not None
 
 
 def target_codes(frame: pd.DataFrame, signature: Signature) -> np.ndarray:
@@ -171,12 +207,19 @@ def _check_numeric_target(labels: list[Any], rows: int, target: str) -> None:
             f"The target {target!r} has infinite values; correct or drop these rows.",
             field="target",
         )
+    measured = _measured_by(numbers, rows)
+    if measured is not None:
+        raise _regression(target, measured)
+
+
+def _measured_by(numbers: np.ndarray, rows: int) -> str | None:
+    """What shows that different ``numbers`` in ``rows`` are measured; None: they are classes."""
     if (numbers != np.round(numbers)).any():
         odd = numbers[numbers != np.round(numbers)][0]
-        raise _regression(target, f"has fractional values such as {odd:g}")
-    many = len(numbers) > MAX_NUMERIC_CLASSES or (len(numbers) > 10 and len(numbers) > rows / 2)
-    if many:
-        raise _regression(target, f"has {len(numbers)} different numbers in {rows} rows")
+        return f"has fractional values such as {odd:g}"
+    if len(numbers) > MAX_NUMERIC_CLASSES or (len(numbers) > 10 and len(numbers) > rows / 2):
+        return f"has {len(numbers)} different numbers in {rows} rows"
+    return None
 
 
 def _regression(target: str, fact: str) -> InvalidInputError:
@@ -272,7 +315,7 @@ def _kind_of_objects(values: pd.Series, name: str) -> ColumnKind:
         return "categorical"
     if found == "boolean":
         return "boolean"
-    if found in ("integer", "floating", "mixed-integer-float"):
+    if found in _NUMBERS:
         return "numeric"
     for row, value in enumerate(values):
         if not is_missing(value) and not isinstance(value, str):

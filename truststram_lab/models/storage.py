@@ -1,0 +1,119 @@
+"""A fitted model as one file, by skops: data and known types, never code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from ..exceptions import ConfigurationError, InvalidInputError, NotFoundError
+
+__all__ = ["read_state", "write_state"]
+
+FORMAT = "truststram-lab model 1"
+
+_KEYS = frozenset(
+    {
+        "algorithm", "bins", "classes", "estimator", "feature_names", "format",
+        "hyperparameters", "processor", "task",
+    }
+)  # fmt: skip
+
+#: Private and compiled types that scikit-learn's own estimators consist of. skops leaves
+#: them to the caller; each only holds arrays and numbers.
+TRUSTED = frozenset(
+    {
+        "numpy.dtype",
+        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+        "sklearn.tree._tree.Tree",
+    }
+)
+
+
+def write_state(path: str | Path, state: dict[str, Any]) -> Path:
+    """Write ``state`` as a whole or not at all.
+
+    Raises:
+        InvalidInputError: it holds a type that could not be read again, by its name.
+        ConfigurationError: skops is not installed.
+    """
+    skops = _skops()
+    data = skops.dumps({"format": FORMAT, **state})
+    _refuse_unknown(skops.get_untrusted_types(data=data), "This model")
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise NotFoundError(f"There is no folder {str(path.parent)!r}; create it first.")
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def read_state(path: str | Path) -> dict[str, Any]:
+    """What ``write_state`` wrote; nothing in the file is executed.
+
+    Raises:
+        NotFoundError: there is no such file.
+        InvalidInputError: it is no such file, or holds unknown types, which are named.
+        ConfigurationError: skops is not installed.
+    """
+    skops = _skops()
+    path = Path(path)
+    if not path.is_file():
+        raise NotFoundError(f"There is no file {str(path)!r}; give what model.save(path) wrote.")
+    data = path.read_bytes()
+    try:
+        unknown = skops.get_untrusted_types(data=data)
+        _refuse_unknown(unknown, f"{path.name!r}")
+        state = skops.loads(data, trusted=sorted(TRUSTED))
+    except InvalidInputError:
+        raise
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise _foreign(path) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT or state.keys() != _KEYS:
+        raise _foreign(path)
+    return state
+
+
+def _foreign(path: Path) -> InvalidInputError:
+    return InvalidInputError(
+        f"{path.name!r} is not a model that model.save(path) wrote (pickle and joblib files are "
+        "never read); train the model again and save it.",
+        field="path",
+    )
+
+
+def _refuse_unknown(found: list[str], what: str) -> None:
+    unknown = sorted(set(found) - TRUSTED)
+    if unknown:
+        raise InvalidInputError(
+            f"{what} holds the type {unknown[0]}"
+            f"{f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''}, which is not among "
+            "those that are known to be only data, so it is refused; use one of scikit-learn's "
+            "algorithms with plain hyperparameters.",
+            field="path",
+        )
+
+
+def _skops() -> Any:
+    try:
+        return importlib.import_module("skops.io")
+    except ModuleNotFoundError as error:
+        if error.name not in ("skops", "skops.io"):
+            raise
+        raise ConfigurationError(
+            "Saving and loading models needs the package skops, which is not installed; run "
+            "pip install 'truststram-lab[models]'."
+        ) from None
