@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import torch  # noqa: F401 - loaded once, before the first fork
 
-from truststram_lab.federated import site_run
+from truststram_lab.federated import site_end, site_run
 from truststram_lab.federated.owner_ledger import OwnerLedger
 from truststram_lab.federated.participation import machine as steps
 from truststram_lab.federated.participation.worker import Worker
@@ -72,7 +72,7 @@ def arm(fatal: str | None) -> None:
 
 
 def live(federation: str, frame: pd.DataFrame, fatal: str | None) -> None:
-    site_run._QUIET_S = site_run._POLL_S = 1.0
+    site_end._QUIET_S = site_run._POLL_S = 1.0
     arm(fatal)
     take_part(federation, frame, target="ill", bounds=BOUNDS, dp_limit=50.0)
 
