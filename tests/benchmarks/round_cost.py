@@ -191,6 +191,7 @@ class Ours:
             initial_weights_sha256=owner.blobs.put(weights.encode(start)),
         )
         self._updates = updates
+        self._known: str | None = None
         self._sites: list[ParticipantClient] = []
         for invitation in owner.federations.invite("bench", SITES):
             site = ParticipantClient(lambda *, failed=False: target, invitation.token)
@@ -210,10 +211,11 @@ class Ours:
         for site, place, update in zip(self._sites, rounds, self._updates, strict=True):
             site.push(place, update)
 
-    @staticmethod
-    def _assignment(site: ParticipantClient) -> str:
-        while not (found := site.assignments(wait_s=10)):
+    def _assignment(self, site: ParticipantClient) -> str:
+        # As a participant's worker asks: it knows the plan from the first round on.
+        while not (found := site.assignments(wait_s=10, known=self._known)):
             pass
+        self._known = found[0].plan_sha256
         return found[0].round_id
 
 

@@ -21,12 +21,17 @@ import pytest
 import torch
 from torch import nn
 
+from truststram_lab.exceptions import PrivacyBudgetError
+from truststram_lab.federated.participation.terms import Terms
+from truststram_lab.federated.site_spending import SiteSpending
 from truststram_lab.learning.privacy.accountant import account
 from truststram_lab.learning.privacy.dpsgd import clipped_gradient_sum, module_loss
 from truststram_lab.learning.privacy.gaussian import gaussian_epsilon
 from truststram_lab.learning.privacy.prv import prv_epsilon
 from truststram_lab.learning.privacy.rdp import rdp_of
-from truststram_lab.schemas.privacy import GaussianUse
+from truststram_lab.schemas.federation import LocalTraining
+from truststram_lab.schemas.privacy import GaussianUse, RecordPlan
+from truststram_lab.schemas.strategies import FedAvg
 
 # Their warnings are theirs.
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]
@@ -150,3 +155,62 @@ def test_the_clipped_sum_of_gradients_is_theirs(oracle: Oracle) -> None:
     optimizer.clip_and_accumulate()
     for name, weight in theirs._module.named_parameters():
         torch.testing.assert_close(ours[name], weight.summed_grad, rtol=0, atol=1e-6)
+
+
+def round_of(run: str, kind: str, number: int, plan: RecordPlan) -> Terms:
+    return Terms(
+        f"{run}-{kind}-{number}", run, run, kind, number, plan.rounds, 0, 5, LocalTraining(),
+        {"statistics_noise": 8.0}, FedAvg(), (), plan, None, None, None, None,
+    )  # fmt: skip
+
+
+def test_a_sites_ledger_over_two_federations_is_the_composition_of_two_accountants(
+    oracle: Oracle, tmp_path: Path
+) -> None:
+    """Statistics, training and attributions of one data set: to 1 %, and to the limit."""
+    plans = {
+        "icu": RecordPlan(
+            noise_multiplier=1.6, sample_rate=0.1, batch_size=6, steps_per_round=10, rounds=4,
+            delta=DELTA,
+        ),
+        "ward": RecordPlan(
+            noise_multiplier=2.5, sample_rate=0.3, batch_size=6, steps_per_round=4, rounds=3,
+            delta=DELTA,
+        ),
+    }  # fmt: skip
+    history = []
+    for name, plan in plans.items():
+        # Each federation has an object of its own, as its process has; the ledger is the data's.
+        spending = SiteSpending("ab" * 32, 500, folder=tmp_path)
+        spending.reserve(round_of(name, "statistics", 0, plan))
+        history.append((8.0, 1.0, 1))
+        for number in range(1, plan.rounds + 1):
+            spending.reserve(round_of(name, "training", number, plan))
+            history.append((plan.noise_multiplier, plan.sample_rate, plan.steps_per_round))
+        spending.reserve_attributions(f"exp_{name}", GaussianUse(noise_multiplier=6.0), name)
+        history.append((6.0, 1.0, 1))
+
+    def opacus(more: list[tuple[float, float, int]]) -> float:
+        theirs = oracle("opacus.accountants").RDPAccountant()
+        theirs.history = [*history, *more]
+        return float(theirs.get_epsilon(DELTA))
+
+    spending = SiteSpending("ab" * 32, 500, folder=tmp_path)
+    found = spending.spent("record")
+    assert (found.delta, found.releases) == (DELTA, 11)
+    assert found.epsilon == pytest.approx(opacus([]), rel=0.01)
+    dp, rdp = oracle("dp_accounting"), oracle("dp_accounting.rdp")
+    google = rdp.RdpAccountant().compose(event(dp, history)).get_epsilon(DELTA)
+    assert found.epsilon == pytest.approx(google, rel=0.01)
+
+    # The limit lies halfway between what fits by their count and what does not.
+    fits, over = [(6.0, 1.0, 1)], [(6.0, 1.0, 1), (3.0, 1.0, 1)]
+    limit = (opacus(fits) + opacus(over)) / 2
+    assert opacus(over) > opacus(fits) * 1.03
+    limited = SiteSpending("ab" * 32, 500, limit=limit, folder=tmp_path)
+    limited.keep_limit()
+    limited.reserve_attributions("exp_fits", GaussianUse(noise_multiplier=6.0), "fits")
+    with pytest.raises(PrivacyBudgetError, match="goes over the budget"):
+        limited.reserve_attributions("exp_over", GaussianUse(noise_multiplier=3.0), "over")
+    assert limited.objection(round_of("third", "training", 1, plans["icu"])) is not None
+    assert limited.spent("record").epsilon == pytest.approx(opacus(fits), rel=0.01)

@@ -47,6 +47,15 @@ def private_run(**changes: object):
     return ex.live_run(plan=ex.plan(privacy=PLAN), **changes)
 
 
+def test_a_record_level_plan_says_its_sampling_and_names_no_batches():
+    for said in both(run_card(private_run())):
+        assert (
+            "16 steps of DP-SGD, each on a Poisson sample: every row with chance 0.125, learning "
+            "rate" in said
+        )
+        assert "batches of" not in said
+
+
 def test_epsilon_is_live_with_all_that_it_depends_on():
     spent = spending()
     for said in both(run_card(private_run(), spending=spent)):

@@ -147,6 +147,91 @@ def test_a_site_that_declines_is_not_waited_for(platform: PlatformProcess) -> No
     assert event == {"site": "site 3", "number": 1, **told}
 
 
+def _decline(run: ArrayRun, site: int, why: str = "No.") -> None:
+    round_id = run.assignment(site)["round_id"]
+    path = f"/api/v1/training/rounds/{round_id}/state"
+    told = {"state": "declined_policy", "detail": why}
+    assert run.clients[site].post(path, json=told).status_code == 204
+
+
+@pytest.mark.parametrize("first", ["declines", "trains"])
+def test_a_site_that_declined_and_left_is_not_in_the_next_round(
+    platform: PlatformProcess, first: str
+) -> None:
+    quorum = {"min_available": 2, "min_fit": 2}
+    run = ArrayRun(platform, f"left-{first}", 3, rounds=2, simulated=False, quorum=quorum)
+    for site in range(3):
+        run.ask(site)
+    run.create()
+    if first == "declines":
+        _decline(run, 2)
+    for site in (0, 1):
+        run.play(site, 1)
+    if first == "trains":
+        _decline(run, 2)
+    for site in (0, 1):
+        run.play(site, 2)
+    assert run.wait("completed")["round"] == 2
+
+
+def test_a_site_that_declined_and_stays_is_asked_in_the_next_round(
+    platform: PlatformProcess,
+) -> None:
+    run = ArrayRun(platform, "stays", 2, rounds=2, simulated=False)
+    for site in range(2):
+        run.ask(site)
+    run.create()
+    _decline(run, 1)
+    assert run.ask(1) == []
+    run.play(0, 1)
+    for site in range(2):
+        run.play(site, 2)
+    run.wait("completed")
+
+
+def test_a_round_whose_quorum_a_decline_breaks_stops_and_says_who_and_why(
+    platform: PlatformProcess,
+) -> None:
+    quorum = {"min_available": 2, "min_fit": 2}
+    run = ArrayRun(platform, "broken-quorum", 2, rounds=1, simulated=False, quorum=quorum)
+    for site in range(2):
+        run.ask(site)
+    run.create()
+    _decline(run, 1, "This site adds noise of at least 50.")
+    run.play(0, 1)
+    reason = run.wait("stopped")["reason"]
+    assert "1 of 2 came in round 1" in reason
+    assert "declined: site 2 (This site adds noise of at least 50)" in reason
+    ok(run.owner.post(f"/api/v1/runs/{run.name}/resume"))
+    run.play(1, 1)  # its policy was changed
+    run.wait("completed")
+
+
+def test_who_declines_a_client_level_run_counts_as_zero_and_is_not_waited_for(
+    platform: PlatformProcess,
+) -> None:
+    privacy = {
+        "mechanism": "dp-fedavg",
+        "clip": 1.0,
+        "noise_multiplier": 1e-6,
+        "sites": 2,
+        "rounds": 2,
+        "delta": 1e-5,
+    }
+    run = ArrayRun(platform, "zero", 2, rounds=2, simulated=False, privacy=privacy)
+    for site in range(2):
+        run.ask(site)
+    run.create()
+    _decline(run, 1)
+    change = {name: np.full_like(array, 0.01) for name, array in run.start.items()}
+    for _ in (1, 2):
+        ok(run.push(0, run.assignment(0)["round_id"], body_of(change)))
+    run.wait("completed")
+    found, _ = weights.decode(run.result())
+    for name, array in run.start.items():
+        np.testing.assert_allclose(found[name] - array, 2 * 0.01 / 2, atol=1e-4)
+
+
 def test_a_run_that_all_decline_stops_and_says_who(platform: PlatformProcess) -> None:
     run = ArrayRun(platform, "all-decline", 2, rounds=1).create()
     round_id = run.assignment(0)["round_id"]
@@ -154,7 +239,7 @@ def test_a_run_that_all_decline_stops_and_says_who(platform: PlatformProcess) ->
         path = f"/api/v1/training/rounds/{round_id}/state"
         ok_ = client.post(path, json={"state": "declined_policy", "detail": "No."})
         assert ok_.status_code == 204
-    assert "declined: site 1, site 2" in run.wait("stopped")["reason"]
+    assert "declined: site 1 (No), site 2 (No)" in run.wait("stopped")["reason"]
 
 
 def test_an_open_roster_takes_whoever_comes(platform: PlatformProcess) -> None:

@@ -243,3 +243,16 @@ def test_the_file_is_durable_before_its_name_is(
     monkeypatch.setattr(Path, "replace", replace)
     store.put(ORGANISATION, b"first")
     assert steps == ["file", "rename", "folder"]
+
+
+def test_a_file_that_many_ask_for_is_held_for_its_own_organisation_alone(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path / "blobs")
+    one, two = (store.put("org_1", content) for content in (b"one", b"twos"))
+    held = store.again("org_1", one.sha256, 4)
+    assert held == b"one"
+    assert store.again("org_1", one.sha256, 4) is held
+    with pytest.raises(NotFoundError):
+        store.again("org_2", one.sha256, 4)
+    assert store.again("org_1", two.sha256, 3) is None
+    assert store.again("org_1", two.sha256, 4) == b"twos"
+    assert store.again("org_1", one.sha256, 4) == b"one"

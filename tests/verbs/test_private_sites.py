@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 
 from truststram_lab import verbs
-from truststram_lab.exceptions import InvalidInputError, PermissionDeniedError
+from truststram_lab.client import TrustStramClient
+from truststram_lab.exceptions import (
+    InvalidInputError,
+    PermissionDeniedError,
+    RunStoppedError,
+)
+from truststram_lab.federated import FederatedClient
 from truststram_lab.learning.privacy.accountant import account
 from truststram_lab.schemas.privacy import GaussianUse, RecordPlan
 
@@ -95,6 +101,35 @@ def test_rows_of_real_sites_are_protected_and_charged_by_the_sites(federation, e
     )
 
 
+def test_a_client_is_shown_the_federations_budget_and_this_computers_own(
+    federation, ending, tmp_path, monkeypatch
+):
+    owner = TrustStramClient(environment="sandbox")
+    tokens = owner.federations.invite(federation, ["a", "c"], keep=True)
+    sites = [join(federation, site, table(50 + n), ending) for n, site in enumerate("ab")]
+    verbs.federations(federation, "open", rounds=1, epochs=1, dp=4.0)
+    own = [site.wait(timeout_s=WAIT_S).snapshot().spent[0] for site in sites]
+    client = FederatedClient(auth_token_provider=lambda: tokens[0].token, org_id="default")
+    found = client.get_privacy_budget(federation)
+    documented = {
+        "federation_id", "epsilon", "delta", "rounds_consumed", "budget_remaining",
+        "epsilon_spent", "epsilon_budget", "mechanism", "history",
+    }  # fmt: skip
+    assert found.keys() == documented | {"own"}
+    assert found["epsilon"] == found["epsilon_spent"] > 0
+    assert sorted(one["epsilon"] for one in found["own"]) == sorted(one.epsilon for one in own)
+    assert {one["text"] for one in found["own"]} == {one.text for one in own}
+    assert client.get_privacy_budget(found["federation_id"])["own"] == found["own"]
+    # Another computer's client is shown the federation's view alone.
+    home = TrustStramClient(environment="sandbox").base_url
+    monkeypatch.setenv("TRUSTSTRAM_HOME", str(tmp_path / "another"))
+    monkeypatch.setenv("TRUSTSTRAM_BASE_URL", home)
+    other = FederatedClient(auth_token_provider=lambda: tokens[1].token, org_id="default")
+    assert other.get_privacy_budget(federation) == {**found, "own": []}
+    for one in (client, other, owner):
+        one.close()
+
+
 def refused(federation: str, ending: list, says: str, frame: pd.DataFrame, **given):
     careful = join(federation, "a", frame, ending, **given)
     join(federation, "b", table(1), ending)
@@ -136,6 +171,32 @@ def test_a_federation_cannot_go_below_the_floor_under_which_rows_may_be_used(
     federation, ending, floor, says
 ):
     refused(federation, ending, says, table(22), **floor)
+
+
+def test_a_run_goes_on_by_quorum_without_the_site_that_declined(federation, ending):
+    verbs.federations(federation, "invite", "c")
+    careful = join(federation, "a", table(40), ending, min_noise=50.0)
+    others = [join(federation, site, table(41 + n), ending) for n, site in enumerate("bc")]
+    run = verbs.federations(federation, "open", rounds=2, epochs=1, dp=4.0, quorum=2)
+    assert run.status == "completed"
+    with pytest.raises(PermissionDeniedError, match="adds noise of at least 50"):
+        careful.wait(timeout_s=WAIT_S)
+    for site in others:
+        assert site.wait(timeout_s=WAIT_S).snapshot().spent[0].releases == 3
+    assert careful.snapshot().spent[0].releases == 0
+
+
+def test_a_run_that_needs_all_stops_and_says_who_declined_and_why(federation, ending):
+    join(federation, "a", table(43), ending, min_noise=50.0)
+    other = join(federation, "b", table(44), ending)
+    with pytest.raises(
+        RunStoppedError,
+        match=r"insufficient_sites: 1 of 2 .*declined: a \(.*adds noise of at least 50",
+    ):
+        verbs.federations(federation, "open", rounds=2, epochs=1, dp=4.0)
+    with pytest.raises(RunStoppedError, match="declined: a"):
+        other.wait(timeout_s=WAIT_S)
+    assert other.snapshot().spent[0].releases == 1  # its noised means had left
 
 
 def test_one_data_set_has_one_limit_over_two_federations(federation, ending):

@@ -243,7 +243,12 @@ class FederatedClient:
         self._https().upload_personalized_update(weights, metrics)
 
     def get_privacy_budget(self, federation_id: str) -> dict[str, Any]:
-        """What a federation has spent of its privacy budget: ``epsilon`` is what is spent."""
+        """What a federation has spent of its privacy budget: ``epsilon`` is what is spent.
+
+        That is the platform's view. ``own`` is this computer's: a list of what its data sets
+        that took part in the federation have spent, over all federations (see ``SiteSpent``);
+        empty where none did. It is read here and sent nowhere.
+        """
         return self._https().get_privacy_budget(federation_id)
 
     # On this computer alone.

@@ -23,7 +23,7 @@ from truststram_lab import config
 from truststram_lab.exceptions import ConfigurationError
 from truststram_lab.learning.privacy.accountant import account
 from truststram_lab.learning.privacy.ledger import Decision, Ledger
-from truststram_lab.schemas.privacy import Budget, BudgetEntry, BudgetKey, GaussianUse
+from truststram_lab.schemas.privacy import Budget, BudgetEntry, BudgetKey, EntryKind, GaussianUse
 
 from .participation.files import private_folder, write_whole
 
@@ -94,7 +94,12 @@ class OwnerLedger:
         return self._ledger(limit, others, delta).consider(uses)
 
     def reserve(
-        self, entry_id: str, purpose: str, uses: Sequence[GaussianUse], delta: float
+        self,
+        entry_id: str,
+        purpose: str,
+        uses: Sequence[GaussianUse],
+        delta: float,
+        kind: EntryKind | None = None,
     ) -> None:
         """Take the epsilon of ``uses`` before their noise is drawn; on disk when this returns.
 
@@ -107,7 +112,7 @@ class OwnerLedger:
         with self._held():
             limit, entries = self._read()
             ledger = self._ledger(limit, entries, delta)
-            self._write(limit, ledger.reserve(entry_id, purpose, uses).entries)
+            self._write(limit, ledger.reserve(entry_id, purpose, uses, kind).entries)
 
     def release(self, entry_id: str) -> None:
         """Note that what was reserved has left; again it changes nothing."""

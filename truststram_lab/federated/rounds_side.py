@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform as machine
 import uuid
@@ -22,8 +23,10 @@ from truststram_lab.exceptions import (
 )
 from truststram_lab.learning import weights as files
 from truststram_lab.schemas.federation import Assignment
+from truststram_lab.schemas.privacy import PrivacyBudget
 from truststram_lab.transport import Target, TargetProvider, normal_url
 
+from .joined_data import federations_at, joined_data
 from .participation.files import device_name
 from .participation.forms import ARRAYS, TENSORS, take_weights
 from .participation.functions import adapt, read_metrics
@@ -33,6 +36,7 @@ from .participation.performing import SiteWork
 from .participation.policy import SitePolicy
 from .participation.terms import terms_of
 from .participation.worker import ParticipationEvent, Worker
+from .site_spending import SiteSpending
 
 __all__ = ["PersonalModel", "RoundsSide"]
 
@@ -170,7 +174,24 @@ class RoundsSide:
 
     def get_privacy_budget(self, federation_id: str) -> dict[str, Any]:
         """See ``FederatedClient``."""
-        return self._connection().privacy(federation_id).model_dump()
+        found = self._connection().privacy(federation_id)
+        own = [
+            spent.model_dump()
+            for data in joined_data(self.place, self._joined_as(federation_id, found))
+            for spent in SiteSpending(data.sha256, data.rows).all_spent()
+        ]
+        return {**found.model_dump(), "own": own}
+
+    def _joined_as(self, federation: str, found: PrivacyBudget) -> str:
+        """The name under which this computer joined a federation, which may be named by its id."""
+        names = federations_at(self.place)
+        if federation != found.federation_id or federation in names:
+            return federation
+        for name in names:
+            with contextlib.suppress(NotFoundError, PermissionDeniedError):  # another's
+                if self._connection().privacy(name).federation_id == federation:
+                    return name
+        return federation
 
     def close(self) -> None:
         """End the connection."""

@@ -17,6 +17,7 @@ from truststram_lab.schemas.privacy import (
     Budget,
     BudgetKey,
     ClientPlan,
+    EntryKind,
     GaussianUse,
     LocalPlan,
     RecordPlan,
@@ -96,7 +97,9 @@ class RunSpending:
         assert self._plan.privacy is not None, "it has a ledger"
         delta = self._plan.privacy.delta
         self._check_own(number, uses, delta)
-        self._ledger.reserve(self._entry(number), f"{self._run.name}, round {number}", uses, delta)
+        purpose = f"{self._run.name}, round {number}"
+        kind: EntryKind = "training" if number else "statistics"
+        self._ledger.reserve(self._entry(number), purpose, uses, delta, kind)
 
     def release(self, number: int) -> None:
         """Note that the round's noised updates have begun to leave."""

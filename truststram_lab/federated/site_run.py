@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform as machine
 import threading
 import time
@@ -30,6 +29,7 @@ from .participation.outbox import Outbox, outbox_folder
 from .participation.policy import SitePolicy
 from .participation.terms import Terms
 from .participation.worker import ParticipationEvent, Worker
+from .site_end import how_it_ended
 from .site_personal import PERSONAL, read_personal
 from .site_policy import policy_words
 from .site_port import Noting, SitePort
@@ -46,12 +46,9 @@ _STOP_WAIT_S = 1.8
 #: Seconds of a long poll before the first round, and once the site is at work: then somebody
 #: who may look at the run is asked in between whether it is over.
 _POLL_S, _WORKING_POLL_S = 25.0, 2.0
-#: Silence after the last round that counts as the end, for a site that may not look at the run.
-_QUIET_S = 60.0
 #: A long poll that gives only other runs' rounds is not asked again before so many seconds.
 _OTHERS_S = 1.0
 _EVENTS_SHOWN = 30
-_ENDED = ("completed", "failed", "stopped")
 
 
 class SiteRun:
@@ -188,7 +185,7 @@ class SiteRun:
         try:
             # Before anything is told: another computer may take part as this site.
             self._client.assignments(0)
-            self._spending.keep_limit()
+            self._spending.join(self._place, self.federation)
             self._introduce()
             self._worker = self._new_worker(outbox)
             self._since = time.monotonic()
@@ -375,7 +372,8 @@ class SiteRun:
         view = self._view
         if fault is not None or view.run is None:
             return False
-        ended, reason = self._how_it_ended(view)
+        quiet_s = 0.0 if self._last_round_at is None else time.monotonic() - self._last_round_at
+        ended, reason = how_it_ended(view, self._status_of, quiet_s)
         if ended and self._many:
             self._run = None
             self._note(run=None, status="waiting")
@@ -383,19 +381,6 @@ class SiteRun:
         if ended and reason is not None:
             self._note(reason=reason)
         return ended
-
-    def _how_it_ended(self, view: SiteView) -> tuple[bool, str | None]:
-        """Whether the run is over, and why if it did not get to its end."""
-        assert view.run is not None
-        if self._status_of is not None:
-            with contextlib.suppress(TrustStramException):  # then the silence tells
-                status, reason = self._status_of(view.run)
-                if status == "completed":
-                    return True, None
-                words = f": {reason}" if reason else ""
-                return status in _ENDED, f"the run was {status}{words}"
-        quiet = 0.0 if self._last_round_at is None else time.monotonic() - self._last_round_at
-        return view.number >= view.rounds > 0 and quiet > _QUIET_S, None
 
     def _note(self, **changes: Any) -> None:
         with self._lock:

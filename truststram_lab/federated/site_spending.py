@@ -20,12 +20,14 @@ from truststram_lab.schemas.privacy import (
     Budget,
     BudgetKey,
     ClientPlan,
+    EntryKind,
     GaussianUse,
     RecordPlan,
     Unit,
 )
 from truststram_lab.schemas.sites import SiteSpent
 
+from .joined_data import JoinedData, note_joined
 from .owner_ledger import OwnerLedger
 from .participation.terms import STATISTICS_NOISE, Terms
 
@@ -121,6 +123,7 @@ class SiteSpending:
                 "--dp-limit 3.",
                 field="dp_limit",
             )
+        self._data = JoinedData(dataset_sha256, rows)
         self._delta = min(_DELTA, 1 / (10 * max(rows, 1)))
         self._limit = limit
         self._ledgers = {
@@ -130,8 +133,14 @@ class SiteSpending:
             for key in _KEYS
         }
 
+    def join(self, place: str, federation: str) -> None:
+        """Note that the data takes part in ``federation`` on the platform ``place``, and store
+        the limit that was given, for this run and for all later ones."""
+        note_joined(place, federation, self._data)
+        self.keep_limit()
+
     def keep_limit(self) -> None:
-        """Store the limit that was given, for this run and for all later ones."""
+        """Store the limit that was given, if one was."""
         if self._limit is not None:
             budget = Budget(epsilon=self._limit, delta=self._delta)
             for ledger in self._ledgers.values():
@@ -163,11 +172,45 @@ class SiteSpending:
         if not uses:
             return
         purpose = f"{terms.kind} round {terms.number} of run {terms.run}"
+        kind: EntryKind = "statistics" if terms.kind == "statistics" else "training"
         entry_id = self._entry_id(terms)
-        self._ledger(terms).reserve(entry_id, purpose, uses, self._delta)
+        self._ledger(terms).reserve(entry_id, purpose, uses, self._delta, kind)
+
+    def reserve_attributions(self, explanation_id: str, use: GaussianUse, purpose: str) -> None:
+        """Take what noised attributions of these rows spend, record-level, before the noise is
+        drawn; on disk when this returns. ``release(explanation_id)`` notes that they leave.
+
+        The same explanation again, before it left, is not charged twice; made again afterwards,
+        it is another release.
+
+        Args:
+            explanation_id: without ``/`` and ``#``.
+            use: noise for the L2 sensitivity to one row more or less; each row's attributions
+                are clipped before they are summed.
+            purpose: what is explained for whom, for the ledger's reader.
+
+        Raises:
+            PrivacyBudgetError: it does not fit under the limit; the sentence has the numbers.
+            InvalidInputError: there is no such id, or no noise.
+        """
+        if not explanation_id or set("/#") & set(explanation_id):
+            raise InvalidInputError(
+                f"{explanation_id!r} is no id of an explanation; leave out / and #.",
+                field="explanation_id",
+            )
+        if not use.noise_multiplier:
+            raise InvalidInputError(
+                "Attributions without noise show single rows, whatever is clipped; give a noise "
+                "multiplier above 0.",
+                field="noise_multiplier",
+            )
+        ledger = self._ledgers["record", "add-or-remove"]
+        entry_id = _next_id(ledger, f"attributions/{explanation_id}")
+        ledger.reserve(entry_id, purpose, [use], self._delta, "attributions")
 
     def release(self, round_id: str) -> None:
-        """Note that the round's update leaves now; to be called before its first byte does."""
+        """Note that the round's update, or the explanation's attributions, leave now; to be
+        called before the first byte does."""
         for ledger in self._ledgers.values():
             for entry in ledger.entries():
                 if entry.state == "reserved" and _round_of(entry.id) == round_id:
@@ -220,13 +263,7 @@ class SiteSpending:
         """Of the reservation that covers the next update of this round."""
         if _is_sampled(terms):
             return f"{terms.run_id}/all"
-        base = f"{terms.run_id}/{terms.round_id}"
-        states = {entry.id: entry.state for entry in self._ledger(terms).entries()}
-        found, more = base, 1
-        while states.get(found) == "released":
-            more += 1
-            found = f"{base}#{more}"
-        return found
+        return _next_id(self._ledger(terms), f"{terms.run_id}/{terms.round_id}")
 
 
 def costs_of(run: Run, spending: SiteSpending) -> list[str]:
@@ -254,6 +291,16 @@ def costs_of(run: Run, spending: SiteSpending) -> list[str]:
 def _is_sampled(terms: Terms) -> bool:
     plan = terms.privacy
     return terms.kind == "training" and isinstance(plan, ClientPlan) and plan.cohort_rate < 1
+
+
+def _next_id(ledger: OwnerLedger, base: str) -> str:
+    """``base``, or with a number behind it where that has left."""
+    states = {entry.id: entry.state for entry in ledger.entries()}
+    found, more = base, 1
+    while states.get(found) == "released":
+        more += 1
+        found = f"{base}#{more}"
+    return found
 
 
 def _round_of(entry_id: str) -> str:

@@ -144,14 +144,23 @@ def plan_fold(run: Run) -> Fold:
         *_unusual(plan),
         (
             "each round",
-            f"{plural(local.epochs, 'epoch')}, batches of {count(local.batch_size)}, "
-            f"learning rate {local.learning_rate:g}, momentum {local.momentum:g}, "
-            f"weight decay {local.weight_decay:g}, {local.dtype}",
+            f"{_steps_words(plan)}, learning rate {local.learning_rate:g}, "
+            f"momentum {local.momentum:g}, weight decay {local.weight_decay:g}, {local.dtype}",
         ),
         ("network", _network(plan.architecture)),
         ("smallest site", f"{plural(plan.min_site_rows, 'row')}, or its means are refused"),
     ]
     return Fold("How to repeat it", (facts(f"The plan of {run.name}", rows),))
+
+
+def _steps_words(plan: CreateRun) -> str:
+    local, privacy = plan.local, plan.privacy
+    if isinstance(privacy, RecordPlan):
+        return (
+            f"{plural(privacy.steps_per_round, 'step')} of DP-SGD, each on a Poisson sample: every "
+            f"row with chance {privacy.sample_rate:.3g}"
+        )
+    return f"{plural(local.epochs, 'epoch')}, batches of {count(local.batch_size)}"
 
 
 def _target_words(signature: Signature | None) -> str:

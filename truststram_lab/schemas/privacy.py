@@ -17,6 +17,8 @@ Adjacency = Literal["add-or-remove", "replace"]
 Accountant = Literal["analytic Gaussian", "RDP", "PRV"]
 Trust = Literal["platform sees every update", "platform sees noised updates only"]
 EntryState = Literal["reserved", "released", "returned"]
+#: What left under noise: means and variances, a round's update, or explanations of predictions.
+EntryKind = Literal["statistics", "training", "attributions"]
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -235,9 +237,13 @@ class Budget(Schema):
 
 
 class BudgetEntry(Schema):
-    """One line of the ledger: a round, a statistics round, an explanation."""
+    """One line of the ledger: a round, a statistics round, an explanation.
+
+    ``kind`` is None where it was not noted.
+    """
 
     id: str
+    kind: EntryKind | None = None
     purpose: str
     uses: list[GaussianUse] = Field(min_length=1)
     state: EntryState = "reserved"

@@ -31,7 +31,15 @@ from ...exceptions import (
     PrivacyBudgetError,
     nearest,
 )
-from ...schemas.privacy import Budget, BudgetEntry, BudgetKey, EntryState, GaussianUse, Spending
+from ...schemas.privacy import (
+    Budget,
+    BudgetEntry,
+    BudgetKey,
+    EntryKind,
+    EntryState,
+    GaussianUse,
+    Spending,
+)
 from .accountant import account
 from .statements import epsilon_text
 
@@ -115,7 +123,13 @@ class Ledger:
         """How many more times ``uses`` (a round) fit; at most 2**24."""
         return self._most(lambda times: [_times(use, times) for use in uses if times])
 
-    def reserve(self, entry_id: str, purpose: str, uses: Sequence[GaussianUse]) -> Ledger:
+    def reserve(
+        self,
+        entry_id: str,
+        purpose: str,
+        uses: Sequence[GaussianUse],
+        kind: EntryKind | None = None,
+    ) -> Ledger:
         """Take the epsilon of ``uses``, before their noise is drawn.
 
         The same reservation again changes nothing, so a request may be repeated.
@@ -144,7 +158,7 @@ class Ledger:
                 budget=self.budget.epsilon,
                 fits=decision.fits_steps,
             )
-        entry = BudgetEntry(id=entry_id, purpose=purpose, uses=list(uses))
+        entry = BudgetEntry(id=entry_id, kind=kind, purpose=purpose, uses=list(uses))
         return replace(self, entries=(*self.entries, entry))
 
     def release(self, entry_id: str) -> Ledger:

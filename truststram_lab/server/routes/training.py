@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response, status
@@ -98,11 +97,11 @@ def round_model(round_id: str, platform: Platform, caller: Caller) -> Response:
     """The global weights that the round starts from, as safetensors."""
     sha256 = platform.rounds.model(caller, round_id)
     # Whoever has the round has its model, so nothing is left to look up.
-    with platform.blobs.open(caller.organisation_id, sha256) as file:
-        if os.fstat(file.fileno()).st_size > _HELD_BYTES:
-            return send_file(platform, caller, sha256)
-        headers = {"Content-Digest": content_digest(sha256), "ETag": f'"{sha256}"'}
-        return Response(file.read(), 200, headers, OCTETS)
+    content = platform.blobs.again(caller.organisation_id, sha256, _HELD_BYTES)
+    if content is None:
+        return send_file(platform, caller, sha256)
+    headers = {"Content-Digest": content_digest(sha256), "ETag": f'"{sha256}"'}
+    return Response(content, 200, headers, OCTETS)
 
 
 @router.put("/rounds/{round_id}/update")

@@ -27,7 +27,7 @@ from truststram_lab.server.stores.ids import new_id, timestamp
 from truststram_lab.server.stores.tables import rounds, runs
 
 from .closing import Closing, Situation, situation
-from .opening import open_next, roster, stop_run
+from .opening import declined_by, declined_words, hides_cohort, open_next, roster, stop_run, wait_of
 from .presence import PRESENT_S, Presence
 from .status import ACTIVE, set_status, tell
 
@@ -231,11 +231,17 @@ class Advancer:
         needed = found.plan.quorum.min_available
         if found.round is not None:
             needed = max(found.plan.quorum.min_fit, found.plan.strategy.least_updates)
-        names = [site.name for site in sites if site.principal_id not in there]
+        declined = declined_by(connection, found.run.id, "statistics", "training")
+        gone = [site for site in sites if site.principal_id not in there]
+        names = [site.name for site in gone if site.principal_id not in declined]
         missing = f", missing: {_listed(names)}" if names else ""
+        by_id = {site.principal_id: site.name for site in gone}
+        missing += declined_words(by_id, {one: declined[one] for one in by_id if one in declined})
+        waited = wait_of(connection, found.run.id, found.plan)
+        after = "" if waited is None else f" after {waited:g} s"
         return (
-            f"insufficient_sites: {len(there)} of {needed} sites were there after "
-            f"{found.plan.quorum.wait_s:g} s{missing}; resume the run when they are."
+            f"insufficient_sites: {len(there)} of {needed} sites were there{after}{missing}; "
+            "resume the run when they are."
         )
 
     def _complete(self, found: Situation) -> None:
@@ -288,13 +294,20 @@ def _sufficient(found: Situation, asked: int) -> int:
         return plan.quorum.min_updates or 0
     least = plan.strategy.least_updates if found.round.kind == "training" else 1
     least = max(least, 1)
+    declined = len(found.round.declined or {})
+    if declined and found.round.kind == "training":
+        # Who declines is not waited for, but does not make the quorum smaller either.
+        least = max(least, min(plan.quorum.min_fit, asked + declined))
     enough = plan.quorum.min_updates
-    return max(least, asked if enough is None else min(enough, asked))
+    return max(least, asked if enough is None else min(enough, asked + declined))
 
 
 def _may_be_empty(found: Situation) -> bool:
-    # That a round of a secret sample was empty is a secret, too.
-    return isinstance(found.plan.privacy, ClientPlan)
+    # That a round of a secret sample was empty is a secret, too; that all decline is none.
+    assert found.round is not None
+    return isinstance(found.plan.privacy, ClientPlan) and (
+        hides_cohort(found.plan) or not found.round.declined
+    )
 
 
 def _insufficient(connection: Connection, found: Situation, last: Row[Any]) -> str:
@@ -308,9 +321,7 @@ def _insufficient(connection: Connection, found: Situation, last: Row[Any]) -> s
     )
     if missing:
         text += f", missing: {_listed(missing)}"
-    if declined:
-        text += f", declined: {_listed([sites[one] for one in declined])}"
-    return f"{text}; resume the run when they are back."
+    return f"{text}{declined_words(sites, declined)}; resume the run when they are back."
 
 
 def _listed(names: list[str], most: int = 20) -> str:

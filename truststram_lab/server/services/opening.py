@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +21,23 @@ from .budgets import reserve
 from .presence import Presence
 from .status import set_status, tell
 
-__all__ = ["Opened", "hides_cohort", "last_round", "open_next", "roster", "stop_run", "wake_sites"]
+__all__ = [
+    "Opened",
+    "declined_by",
+    "declined_words",
+    "hides_cohort",
+    "last_round",
+    "open_next",
+    "roster",
+    "stop_run",
+    "wait_of",
+    "wake_sites",
+]
+
+#: Seconds in which sites that declined may come back before a run stops for the want of them.
+_DECLINED_WAIT_S = 5.0
+#: Of what a site says for declining, so many characters are in a run's reason.
+_WHY = 300
 
 #: ``done``: there is no next round. ``waiting``: for sites. ``stopped``: it may not open.
 Opened = Literal["opened", "waiting", "done", "stopped"]
@@ -55,7 +71,9 @@ def open_next(connection: Connection, run: Row[Any], plan: CreateRun, presence: 
         _wait(connection, run, plan)
         return "waiting"
     round_id = new_id("rnd")
-    declined = _declined(connection, run) if following.kind == "initial" else set()
+    declined: set[str] = set()
+    if following.kind == "initial":
+        declined = set(declined_by(connection, run.id, "initial"))
     if declined.issuperset(site.principal_id for site in sites) and sites:
         reason = "no site gave parameters to begin with; start a run with initial weights."
         stop_run(connection, run, now, f"insufficient_updates: {reason}")
@@ -65,6 +83,8 @@ def open_next(connection: Connection, run: Row[Any], plan: CreateRun, presence: 
         _wait(connection, run, plan)
         return "waiting"
     _insert(connection, run, plan, round_id, following, last, cohort, now)
+    if following.kind == "training" and isinstance(plan.privacy, ClientPlan):
+        _note_gone(connection, run.id, round_id, plan, there)
     noise = _statistics_noise(plan) if following.kind == "statistics" else None
     if plan.privacy is not None and (following.kind == "training" or noise is not None):
         number = following.training_number
@@ -174,10 +194,31 @@ def _needed(plan: CreateRun, kind: RoundKind, *, first: bool) -> int:
     return 1 if kind != "evaluation" else 0
 
 
-def _declined(connection: Connection, run: Row[Any]) -> set[str]:
-    """Sites that have no parameters to begin with."""
-    query = select(rounds.c.declined).where(rounds.c.run_id == run.id, rounds.c.kind == "initial")
-    return {one for said in connection.execute(query).scalars() for one in said or ()}
+def declined_by(connection: Connection, run_id: str, *kinds: RoundKind) -> dict[str, str]:
+    """Ids of the sites that declined a round of these kinds, and what each said last."""
+    query = (
+        select(rounds.c.declined)
+        .where(rounds.c.run_id == run_id, rounds.c.kind.in_(kinds))
+        .order_by(rounds.c.number)
+    )
+    found: dict[str, str] = {}
+    for said in connection.execute(query).scalars():
+        found |= said or {}
+    return found
+
+
+def declined_words(names: Mapping[str, str], declined: Mapping[str, str], most: int = 5) -> str:
+    """Who declined and why, for a run's reason; empty where nobody did.
+
+    Args:
+        names: of the sites, by id.
+    """
+    told = []
+    for one, why in list(declined.items())[:most]:
+        short = why if len(why) <= _WHY else f"{why[:_WHY]}..."
+        told.append(names[one] + (f" ({short.rstrip('.')})" if short else ""))
+    more = f" and {len(declined) - most} more" if len(declined) > most else ""
+    return f", declined: {', '.join(told)}{more}" if told else ""
 
 
 def _cohort(
@@ -217,10 +258,32 @@ def _drawn(seed: int, following: _Next, able: Sequence[Row[Any]], size: int) -> 
     return {site.principal_id for site in sorted(able, key=lot)[:size]}
 
 
+def wait_of(connection: Connection, run_id: str, plan: CreateRun) -> float | None:
+    """Seconds that the run waits for enough sites; None waits without end."""
+    wait_s = plan.quorum.wait_s
+    if declined_by(connection, run_id, "statistics", "training"):
+        # They may not come back, and a run that waits without end says nothing.
+        return _DECLINED_WAIT_S if wait_s is None else min(wait_s, _DECLINED_WAIT_S)
+    return wait_s
+
+
 def _wait(connection: Connection, run: Row[Any], plan: CreateRun) -> None:
-    if plan.quorum.wait_s is not None and run.waiting_until_s is None:
-        until = time.time() + plan.quorum.wait_s
+    wait_s = wait_of(connection, run.id, plan)
+    if wait_s is not None and run.waiting_until_s is None:
+        until = time.time() + wait_s
         connection.execute(update(runs).where(runs.c.id == run.id).values(waiting_until_s=until))
+
+
+def _note_gone(
+    connection: Connection, run_id: str, round_id: str, plan: CreateRun, there: set[str]
+) -> None:
+    """Who declined and left counts as zero in a round of all sites, and is not waited for."""
+    if hides_cohort(plan):
+        return
+    declined = declined_by(connection, run_id, "statistics", "training")
+    gone = {one: why for one, why in declined.items() if one not in there}
+    if gone:
+        connection.execute(update(rounds).where(rounds.c.id == round_id).values(declined=gone))
 
 
 def _insert(

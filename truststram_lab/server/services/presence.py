@@ -48,6 +48,13 @@ class Presence:
         with self._lock:
             self._site(principal_id)
 
+    def left(self, principal_id: str) -> None:
+        """The site has said that it does no more, and is not there until it asks again."""
+        with self._lock:
+            site = self._sites.get(principal_id)
+            if site is not None:
+                site.last_s = self._clock() - PRESENT_S
+
     @contextmanager
     def asking(self, principal_id: str, name: str, device: str | None) -> Iterator[None]:
         """The site asks for work, and is there as long as it waits for the answer.

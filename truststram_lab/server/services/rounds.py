@@ -30,7 +30,6 @@ from truststram_lab.exceptions import (
 )
 from truststram_lab.schemas.federation import Assignment, CreateRun, UpdateReceipt
 from truststram_lab.schemas.participation import ParticipationUpdate
-from truststram_lab.schemas.privacy import ClientPlan
 from truststram_lab.server.stores.blobs import BlobStore, BlobWriter
 from truststram_lab.server.stores.engine import reading, writing
 from truststram_lab.server.stores.ids import timestamp
@@ -246,7 +245,7 @@ class RoundsService:
             connection.execute(TOUCH, {"run": row.run_id, "now": now})
             asked = len(plan.sites) if row.cohort is None else len(row.cohort)
             complete = row.given + 1 >= asked - len(row.declined or {})
-            if complete:
+            if complete and not row.declined:  # else the quorum is looked at first
                 connection.execute(COMPLETE, {"round": row.id})
         receipt = UpdateReceipt(round_id=row.id, sha256=blob.sha256)
         return Accepted(receipt, row.run_id, complete)
@@ -254,8 +253,9 @@ class RoundsService:
     def state(self, principal: Principal, round_id: str, told: ParticipationUpdate) -> str | None:
         """Note how far a site is; returns the run to advance, if that changes something.
 
-        A site that declines a round is no longer asked in it. Under client-level privacy it
-        stays in the cohort: absentees count as zero there.
+        A site that declines a round is no longer asked in it, and most leave then: it is not
+        there for the next one unless it asks again. It stays in a secret cohort: who is in one
+        shows nowhere, and absentees count as zero.
 
         Raises:
             NotFoundError: the site has no such round.
@@ -276,13 +276,15 @@ class RoundsService:
                 or row.status != "open"
                 or row.former is not None
                 or row.run_status not in ACTIVE
-                or isinstance(plan.privacy, ClientPlan)
+                or (hides_cohort(plan) and row.kind == "training")
             ):
                 return None
             declined = {**(row.declined or {}), principal.id: told.detail or ""}
             connection.execute(
                 update(rounds).where(rounds.c.id == round_id).values(declined=declined)
             )
+            if row.kind != "evaluation":
+                self.presence.left(principal.id)
             return str(row.run_id)
 
     def _refused(self, principal: Principal, row: Row[Any], reason: str) -> None:

@@ -185,7 +185,14 @@ def _set_deadline(connection: Connection, run: Row[Any], plan: CreateRun) -> Non
     connection.execute(
         update(rounds)
         .where(rounds.c.run_id == run.id, rounds.c.status == "open")
-        .values(deadline_at_s=until, declined=null())
+        .values(deadline_at_s=until)
+    )
+    connection.execute(
+        update(rounds)
+        .where(
+            rounds.c.run_id == run.id, or_(rounds.c.status == "open", rounds.c.kind != "initial")
+        )
+        .values(declined=null())
     )
 
 
