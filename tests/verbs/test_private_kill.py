@@ -59,22 +59,18 @@ def deaths(shared_session, tmp_path_factory):
         "TRUSTSTRAM_FL_TOKEN": token,
     }
     script = Path(__file__).with_name("dying_private_site.py")
-    process = subprocess.Popen(
-        [sys.executable, str(script), "dying", str(path), str(ROUNDS + 1)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        run = verbs.federations(
-            "dying", "open", rounds=ROUNDS, epochs=1, dp=4.0, wait=True, background=True
-        )
-        run.wait(timeout_s=WAIT_S)
-        out, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        other.stop()
+    command = [sys.executable, str(script), "dying", str(path), str(ROUNDS + 1)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        try:
+            run = verbs.federations(
+                "dying", "open", rounds=ROUNDS, epochs=1, dp=4.0, wait=True, background=True
+            )
+            run.wait(timeout_s=WAIT_S)
+            out, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            other.stop()
     assert process.returncode == 0, said[-2000:]
     frame = read_site_table(pd.read_csv(path), "ill").frame
     key = BudgetKey(dataset_sha256=fingerprint(frame), unit="record")
