@@ -58,6 +58,7 @@ LINES = {
     ),
     "%ts_runs icu-3 sent": ("runs", ("icu-3", "sent"), {}),
     "%ts_runs icu-3 replay --round 3": ("runs", ("icu-3", "replay"), {"number": 3}),
+    "%ts_runs compare icu-3 icu-4 icu-5": ("runs", ("compare", "icu-3", "icu-4", "icu-5"), {}),
     "%ts_runs": ("runs", (), {}),
     "%ts_runs icu-3": ("runs", ("icu-3",), {}),
     "%ts_runs icu-3 stop": ("runs", ("icu-3", "stop"), {}),

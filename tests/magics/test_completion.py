@@ -88,6 +88,12 @@ def test_runs_then_their_actions_are_offered(session):
     assert session.complete("%ts_runs icu-3 resume --data ") == ["%ts_runs icu-3 resume --data df"]
 
 
+def test_runs_are_offered_at_every_place_of_a_comparison(session):
+    assert session.complete("%ts_runs com") == ["%ts_runs compare"]
+    for start in ("%ts_runs compare ", "%ts_runs compare a-1 ", "%ts_runs compare a-1 b-1 c-1 "):
+        assert session.complete(start + "icu") == [start + "icu-3"]
+
+
 def test_a_continued_line_is_completed(session):
     start = "%ts_federate df \\\n   --tar"
     assert session.complete(start) == ["%ts_federate df \\\n   --target"]

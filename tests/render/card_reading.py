@@ -36,6 +36,9 @@ class StrictReader(HTMLParser):
         self.seen: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self._picture(dict(attrs))
+            return
         assert tag in TAGS, f"<{tag}> is not allowed"
         self.open.append(tag)
         self.seen.append(tag)
@@ -47,6 +50,13 @@ class StrictReader(HTMLParser):
             assert allowed is None or value in allowed
             if name == "style":
                 self._check_style(value)
+
+    def _picture(self, attributes: dict[str, str | None]) -> None:
+        """Inside the card, with words for those who do not see it."""
+        assert set(attributes) == {"src", "alt", "width"}
+        assert re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", attributes["src"] or "")
+        assert attributes["alt"]
+        self.pieces.append(f" {attributes['alt']} ")
 
     def _check_style(self, style: str) -> None:
         for declaration in style.split(";"):

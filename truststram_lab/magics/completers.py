@@ -10,6 +10,7 @@ from .namespace import Scope
 
 __all__ = [
     "Completing",
+    "after",
     "aliases_of_model",
     "columns_of_data",
     "data_sets_and_frames",
@@ -21,6 +22,7 @@ __all__ = [
     "models",
     "rows",
     "runs",
+    "runs_or",
     "strategies",
     "words",
 ]
@@ -65,6 +67,20 @@ def aliases_of_model(line: Completing) -> list[str]:
 def runs(line: Completing) -> list[str]:
     """Names of runs."""
     return line.names("runs")
+
+
+def runs_or(*words: str) -> Callable[[Completing], list[str]]:
+    """Names of runs, then the words that can stand in a name's place."""
+    return lambda line: [*runs(line), *words]
+
+
+def after(
+    name: str,
+    then: Callable[[Completing], list[str]],
+    otherwise: Callable[[Completing], list[str]],
+) -> Callable[[Completing], list[str]]:
+    """What ``then`` offers where the line's name is ``name``, what ``otherwise`` offers else."""
+    return lambda line: (then if line.given.get("name") == name else otherwise)(line)
 
 
 def strategies(line: Completing) -> list[str]:

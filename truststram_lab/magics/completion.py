@@ -168,7 +168,9 @@ def _read(parser: LineParser, text: str) -> tuple[dict[str, str], Action | None,
             given[action.dest] = value
             awaited = None if has_value or action.nargs == 0 else action
         elif free:
-            given[free.pop(0).dest] = word
+            given[free[0].dest] = word
+            if free[0].nargs != "*":
+                del free[0]
     return given, (free[0] if free else None), awaited
 
 

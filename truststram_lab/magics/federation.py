@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from importlib import import_module
 
 from . import completers
@@ -171,15 +172,27 @@ def federate(line: Line) -> VerbCall:
 
 @command(
     "ts_runs",
-    argument("name", metavar="NAME", nargs="?", complete=completers.runs, help="show this run"),
+    argument(
+        "name",
+        metavar="NAME",
+        nargs="?",
+        complete=completers.runs_or("compare"),
+        help="show this run; compare shows the runs named after it side by side",
+    ),
     argument(
         "action",
         metavar="watch|stop|resume|sent|replay",
         nargs="?",
-        type=one_of(*_RUN_ACTIONS),
-        complete=completers.words(*_RUN_ACTIONS),
+        complete=completers.after("compare", completers.runs, completers.words(*_RUN_ACTIONS)),
         help="follow it live, stop it, go on where it was stopped, see every byte that left, or "
         "compute its rounds again",
+    ),
+    argument(
+        "others",
+        metavar="RUN",
+        nargs="*",
+        complete=completers.after("compare", completers.runs, completers.words()),
+        help="more runs to compare",
     ),
     argument(
         "--data",
@@ -196,7 +209,7 @@ def federate(line: Line) -> VerbCall:
     ),
     summary=(
         "List runs, show one, watch, stop or resume it, see every byte that left, or compute its\n"
-        "rounds again from the stored updates and compare."
+        "rounds again from the stored updates; or compare several."
     ),
     examples=(
         "%ts_runs",
@@ -205,12 +218,30 @@ def federate(line: Line) -> VerbCall:
         "%ts_runs breast-cancer-1 sent",
         "%ts_runs breast-cancer-1 replay --round 3",
         "%ts_runs icu-3 resume --data df",
+        "%ts_runs compare breast-cancer-1 breast-cancer-2",
     ),
 )
 def runs(line: Line) -> VerbCall:
     """``%ts_runs``."""
     given = dict(line.given)
     words = tuple(given.pop(word) for word in ("name", "action") if word in given)
+    words += tuple(given.pop("others", ()))
+    if words[:1] != ("compare",):
+        _check_action(words)
     if "data" in given:
         given["data"] = line.scope.variable(given["data"])
     return VerbCall("runs", words, given)
+
+
+def _check_action(words: tuple[str, ...]) -> None:
+    parser = runs.parser
+    if len(words) > 2:
+        raise parser.mistake(
+            f"{words[2]!r} is one word too many for {parser.magic}; put names with spaces in "
+            "quotes."
+        )
+    try:
+        for word in words[1:]:
+            one_of(*_RUN_ACTIONS)(word)
+    except ArgumentTypeError as error:
+        raise parser.mistake(str(error)) from None

@@ -212,7 +212,8 @@ class LineParser(argparse.ArgumentParser):
         parts = [self.magic]
         for word in self.words:
             shown = str(word.metavar or word.dest)
-            parts.append(f"[{shown}]" if word.nargs == "?" else shown)
+            shapes = {"?": f"[{shown}]", "*": f"[{shown} ...]"}
+            parts.append(shapes.get(str(word.nargs), shown))
         for action in dict.fromkeys(self.flags.values()):
             value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
             parts.append(f"[{action.option_strings[0]}{value}]".replace(" ", "\0"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .accounts import doctor_card, identity_card, notice_card, sandbox_card, where_card
 from .card import Card, LiveCard
+from .comparison import compared, comparison_card
 from .consent import preview_card
 from .federation import live_run_card, run_card, runs_card
 from .participants import (
@@ -23,6 +24,8 @@ __all__ = [
     "Card",
     "LiveCard",
     "adds_up",
+    "compared",
+    "comparison_card",
     "deployments_card",
     "doctor_card",
     "federation_card",

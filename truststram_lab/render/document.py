@@ -22,6 +22,7 @@ __all__ = [
     "Fold",
     "Inline",
     "Line",
+    "Picture",
     "Strong",
     "Table",
     "facts",
@@ -114,7 +115,22 @@ class Fold:
     blocks: tuple[Block, ...]
 
 
-Block = Line | Table | Fold
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside the card.
+
+    Args:
+        said: what one learns from it, in words; in text it stands in the picture's place.
+        png: base64 of the file.
+        width: in CSS pixels.
+    """
+
+    said: str
+    png: str
+    width: int
+
+
+Block = Line | Table | Fold | Picture
 Document = Sequence[Block]
 
 

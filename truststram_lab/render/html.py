@@ -20,6 +20,7 @@ from .document import (
     Fold,
     Inline,
     Line,
+    Picture,
     Strong,
     Table,
     inlines,
@@ -51,6 +52,11 @@ def _block(block: Block) -> str:
         return _line(block)
     if isinstance(block, Table):
         return _table(block)
+    if isinstance(block, Picture):
+        return (
+            f'<p style="{_LINE}"><img src="data:image/png;base64,{block.png}" '
+            f'alt="{_words(block.said)}" width="{block.width}"></p>'
+        )
     return _fold(block)
 
 

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
-from .document import Block, Cell, Code, Document, Fold, Line, Table, inlines
+from .document import Block, Cell, Code, Document, Fold, Line, Picture, Table, inlines
 from .numbers import clean
 
 __all__ = ["FOLD_MARK", "WIDTH", "to_text", "width_of"]
@@ -79,6 +79,8 @@ def _block(block: Block, width: int) -> tuple[str, ...]:
         return tuple(_line(block, width))
     if isinstance(block, Table):
         return tuple(_table(block, width))
+    if isinstance(block, Picture):
+        return tuple(_wrap(clean(block.said), width))
     return tuple(_fold(block, width))
 
 

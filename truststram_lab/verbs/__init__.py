@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .accounts import doctor, login, logout, where
+from .comparing import compare
 from .completion import completion_names
 from .federation import federate, runs
 from .managing import federations
@@ -12,6 +13,7 @@ from .registry import models
 from .serving import predict
 
 __all__ = [
+    "compare",
     "completion_names",
     "doctor",
     "federate",

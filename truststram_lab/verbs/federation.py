@@ -22,6 +22,7 @@ from truststram_lab.schemas.strategies import AnyStrategy, as_strategy
 
 from . import session as sessions
 from .choices import not_an_action
+from .comparing import RunComparison, compare
 from .live import follow
 from .results import RunList, RunReplay, RunSent
 
@@ -154,19 +155,20 @@ def federate(
 def runs(
     name: str | None = None,
     action: str | None = None,
-    *,
+    *others: str,
     data: pd.DataFrame | None = None,
     number: int | None = None,
-) -> RunList | Run | FederatedRun | OpenRun | WatchedRun | RunSent | RunReplay:
+) -> RunList | Run | FederatedRun | OpenRun | WatchedRun | RunSent | RunReplay | RunComparison:
     """All runs; with a name, one run; with an action, do that.
 
     Args:
-        name: such as ``breast-cancer-3``.
+        name: such as ``breast-cancer-3``; ``compare`` shows the runs named after it side by side.
         action: ``watch`` follows it live from any kernel; ``stop`` ends it within two
             seconds; ``resume`` goes on in this kernel, where it was stopped; ``sent`` shows every
             byte that left this computer for it; ``replay`` computes its rounds again from the
             stored updates and compares.
         data: the DataFrame, to resume a run of a kernel that is gone.
+        others: more runs to compare.
         number: the only round to replay; all of them when left out.
 
     Raises:
@@ -174,6 +176,8 @@ def runs(
         ConflictError: the run is in another state.
     """
     session = sessions.require("looking at runs")
+    if name == "compare":
+        return compare(*([] if action is None else [action]), *others)
     if name is None:
         return RunList(session.client.runs.list().items)
     if action is None:
