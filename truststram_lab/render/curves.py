@@ -59,8 +59,12 @@ def curves_picture(
 
 
 def _plain(name: str) -> str:
-    """A label that matplotlib neither hides (a leading underscore) nor sets as a formula."""
-    return "\u200b" * name.startswith("_") + clip(name, 40).replace("$", r"\$")
+    """A label that matplotlib neither hides (a leading underscore) nor sets as a formula.
+
+    Names are ASCII on a platform; the font of the picture has no glyph for most of the rest.
+    """
+    shown = clip(name, 40).encode("ascii", "replace").decode("ascii").replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def _small_png(figure: Figure) -> bytes:
