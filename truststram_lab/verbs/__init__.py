@@ -10,6 +10,7 @@ from .participants import join
 from .platform import sandbox
 from .registry import models
 from .serving import predict
+from .simulation import simulate
 
 __all__ = [
     "completion_names",
@@ -23,5 +24,6 @@ __all__ = [
     "predict",
     "runs",
     "sandbox",
+    "simulate",
     "where",
 ]
