@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -90,15 +91,27 @@ def test_both_backends_agree_under_every_strategy(strategy: str) -> None:
 
 
 def test_a_run_is_repeated_from_its_record_to_the_bit() -> None:
-    first = simulate(lambda: model().float(), pairs(7), "scaffold", 3, seed=5, drop=0.2,
-                     stragglers=0.3, epochs=2, hostile="0.2:sign_flip", optimizer="sgd",
+    strategy = "fedprox:mu=0.1234567891"
+    first = simulate(lambda: model().float(), pairs(7), strategy, 3, seed=5, drop=0.2,
+                     stragglers=0.3, epochs=2, hostile="0.2:scale=1.234567891", optimizer="adam",
                      filters=["gradient_clip:max_norm=1.0", "sparsification:top_k_percent=50"],
-                     personal="ditto")  # fmt: skip
-    again = simulate(lambda: model().float(), pairs(7), **first.record["options"])
+                     personal="ditto:lambda=0.1234567891")  # fmt: skip
+    written = json.loads(json.dumps(first.record["options"]))
+    again = simulate(lambda: model().float(), pairs(7), **written)
     assert again.record == first.record | {"why": again.record["why"]}
     assert again.history == first.history
     assert again.clients == first.clients
     assert first.record["result_sha256"] != first.record["start_sha256"]
+
+
+def test_a_federation_that_flips_all_labels_trains_on_flipped_ones() -> None:
+    flipped = [(x, 2 - y) for x, y in pairs(3)]
+    found = simulate(model(), pairs(3), rounds=2, holdout=0, dtype="float64",
+                     hostile="1:label_flip", backend="loop")  # fmt: skip
+    honest = simulate(model(), flipped, rounds=2, holdout=0, dtype="float64", backend="loop")
+    assert states_differ(found.module, honest.module) == 0
+    # They are scored on their true labels all the same.
+    assert found.history[-1]["loss"] != honest.history[-1]["loss"]
 
 
 def test_sites_of_a_table_are_scored_one_by_one() -> None:
@@ -140,7 +153,9 @@ def test_an_interrupt_returns_what_was_done() -> None:
     assert found.status == "stopped"
     assert found.history == whole.history
     assert states_differ(found.module, whole.module) == 0
-    assert "stopped" in found.card().text
+    assert "2 rounds of 9, stopped" in found.card().text
+    again = simulate(model(), pairs(3), **found.record["options"])
+    assert states_differ(found.module, again.module) == 0
 
 
 @pytest.mark.parametrize(
@@ -159,6 +174,8 @@ def test_an_interrupt_returns_what_was_done() -> None:
         ({"personal": "dito"}, "did you mean 'ditto'"),
         ({"personal": "fedper:head=nine"}, "nine"),
         ({"filters": ["gradient_clop"]}, "gradient_clip"),
+        ({"model": 3}, "int, not a torch module"),
+        ({"clients": [(np.zeros((3, 6)), np.array(["a", "b", "a"]))]}, "targets of client 0"),
         ({"holdout": 1.0}, "holdout=0"),
     ],
 )

@@ -98,7 +98,7 @@ def simulated_card(
         history, clients, losing, record: as of the result of ``simulate``.
     """
     options = record["options"]
-    done = f"{plural(len(history), 'round')} of {count(options['rounds'])}"
+    done = f"{plural(len(history), 'round')} of {count(record['rounds_asked'])}"
     head = Line.of(
         Strong(f"Simulated federation: {plural(len(clients), 'client')}, {done}, {status}"),
         aside=clip(options["strategy"], 30),

@@ -12,7 +12,7 @@ from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.federated.options import filters_of
 from truststram_lab.render import Card, simulated_card
 from truststram_lab.schemas.filters import Filter
-from truststram_lab.schemas.personal import AnyPersonal, FedPer, parse_personal
+from truststram_lab.schemas.personal import AnyPersonal, Ditto, FedPer, parse_personal
 from truststram_lab.schemas.simulation import Hosted, Hostile
 from truststram_lab.schemas.strategies import AnyStrategy, Scaffold, as_strategy
 
@@ -139,6 +139,7 @@ def simulate(
     Raises:
         InvalidInputError: before anything trains, or because training diverged.
     """
+    from truststram_lab.federated.hosted.module_run import Plan
     from truststram_lab.federated.hosted.modules import as_optimizer, check_fit
     from truststram_lab.learning.virtual import Task, choose
     from truststram_lab.learning.virtual.task import default_loss
@@ -162,8 +163,6 @@ def simulate(
     hosted = hosted.model_copy(
         update={"backend": trainer.backend, "chunk": trainer.chunk, "why": trainer.why}
     )
-    from truststram_lab.federated.hosted.module_run import Plan
-
     plan = Plan(hosted, rounds, epochs, seed, wanted_filters, chosen)
     run = _run(plan, rows, task, trainer, progress or _silent)
     start = _fingerprint(run.state)
@@ -175,20 +174,8 @@ def simulate(
         status = "stopped"
     finally:
         run.close()
-    dealt = {"target": target, "split": split} if data is not None else {}
-    options = {**dealt, **_options(plan, task, trainer, holdout)}
-    record = {
-        "options": options,
-        "left_out": ["model", "clients" if data is None else "data"]
-        + [name for name, value in (("loss", loss),) if value is not None]
-        + ["optimizer"] * ("optimizer" not in options),
-        "clients": len(rows.train),
-        "why": trainer.why,
-        "data_sha256": rows.sha256(),
-        "start_sha256": start,
-        "result_sha256": _fingerprint(run.state),
-        "rounds_done": len(run.history),
-    }
+    dealt = {} if data is None else {"target": target, "split": split}
+    record = _record(run, rows, task, {**dealt, "holdout": holdout}, loss, start)
     lines, losing = _per_client(run)
     return SimulationResult(
         status, _module_of(task, run.state), run.history, lines, losing, record, run, task
@@ -242,16 +229,21 @@ def _hosted(
     )
 
 
-def _seeded(
-    model: torch.nn.Module | Callable[[], torch.nn.Module], seed: int
-) -> torch.nn.Module | Callable[[], torch.nn.Module]:
+def _seeded(model: torch.nn.Module | Callable[[], torch.nn.Module], seed: int) -> torch.nn.Module:
     import torch
 
     if isinstance(model, torch.nn.Module):
         return model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return model()
+        made = model() if callable(model) else model
+    if not isinstance(made, torch.nn.Module):
+        raise InvalidInputError(
+            f"The model is a {type(made).__name__}, not a torch module; give one, or a function "
+            "that makes one.",
+            field="model",
+        )
+    return made
 
 
 def _run(
@@ -278,34 +270,67 @@ def _device(trainer: Trainer) -> str:
     return str(getattr(trainer, "device"))  # noqa: B009  (not a part of the protocol)
 
 
-def _options(plan: Plan, task: Task, trainer: Trainer, holdout: float) -> dict[str, Any]:
-    from truststram_lab.federated.hosted.modules import optimizer_record
-    from truststram_lab.schemas.simulation import hostile_text
+def _record(
+    run: ModuleRun, rows: Rows, task: Task, given: dict[str, Any], loss: Loss | None, start: str
+) -> dict[str, Any]:
+    options = {**given, **_options(run, task)}
+    # A run that was stopped is repeated as far as it came.
+    options["rounds"] = len(run.history) or run.plan.rounds
+    left_out = ["model", "data" if "split" in given else "clients"]
+    left_out += ["loss"] * (loss is not None) + ["optimizer"] * ("optimizer" not in options)
+    return {
+        "options": options,
+        "left_out": left_out,
+        "clients": len(rows.train),
+        # Secret noise comes from no seed.
+        "repeatable": all(one.type != "gaussian_noise" for one in run.plan.filters),
+        "rounds_asked": run.plan.rounds,
+        "rounds_done": len(run.history),
+        "why": run.trainer.why,
+        "data_sha256": rows.sha256(),
+        "start_sha256": start,
+        "result_sha256": _fingerprint(run.state),
+    }
 
-    hosted: Hosted = plan.hosted
-    hostile = hosted.failures.hostile
-    found: dict[str, Any] = {
-        "strategy": str(hosted.strategy),
-        "rounds": plan.rounds,
+
+def _options(run: ModuleRun, task: Task) -> dict[str, Any]:
+    from truststram_lab.federated.hosted.modules import optimizer_record
+
+    plan, trainer, failures = run.plan, run.trainer, run.plan.hosted.failures
+    optimizer = optimizer_record(task.optimizer)
+    return {
+        "strategy": str(plan.hosted.strategy),
         "epochs": plan.epochs,
         "batch_size": task.batch_size,
-        "optimizer": optimizer_record(task.optimizer),
+        **({} if optimizer is None else {"optimizer": optimizer}),
         "seed": plan.seed,
-        "fraction": hosted.fraction,
-        "drop": hosted.failures.drop,
-        "stragglers": hosted.failures.stragglers,
-        "hostile": None if hostile is None else hostile_text(hostile),
+        "fraction": plan.hosted.fraction,
+        "drop": failures.drop,
+        "stragglers": failures.stragglers,
+        "hostile": _exact_hostile(failures.hostile),
         "filters": [one.model_dump(mode="json") for one in plan.filters],
-        "personal": None if plan.personal is None else str(plan.personal),
-        "holdout": holdout,
+        "personal": _exact_personal(plan.personal),
         "dtype": task.dtype,
         "backend": trainer.backend,
         "chunk": trainer.chunk,
         "device": _device(trainer),
     }
-    if found["optimizer"] is None:
-        del found["optimizer"]
-    return found
+
+
+# The texts on cards round numbers; a record may not.
+
+
+def _exact_hostile(hostile: Hostile | None) -> str | None:
+    if hostile is None:
+        return None
+    factor = "" if hostile.attack == "label_flip" else f"={hostile.factor!r}"
+    return f"{hostile.share!r}:{hostile.attack}{factor}"
+
+
+def _exact_personal(personal: AnyPersonal | None) -> str | None:
+    if isinstance(personal, Ditto):
+        return f"ditto:lambda={personal.strength!r}"
+    return None if personal is None else str(personal)
 
 
 def _per_client(run: ModuleRun) -> tuple[list[dict[str, float | int | None]], list[int]]:

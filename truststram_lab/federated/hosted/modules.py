@@ -129,6 +129,13 @@ def _client(place: int, pair: Any) -> Client:
             field="clients",
         )
     x, y = (one if hasattr(one, "detach") else np.asarray(one) for one in pair)
+    for values, what in ((x, "rows"), (y, "targets")):
+        if isinstance(values, np.ndarray) and values.dtype.kind not in "iubf":
+            raise InvalidInputError(
+                f"The {what} of client {place} are {values.dtype}, no numbers; encode them, and "
+                "number the classes from 0, or give a table as data=.",
+                field="clients",
+            )
     try:
         return Client(x, y)
     except InvalidInputError as error:
