@@ -20,7 +20,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .client import AsyncTrustStramClient, TrustStramClient
     from .federated import FederatedRun
-    from .verbs import federate, federations, join, login, logout, predict, where
+    from .verbs import federate, federations, join, login, logout, predict, simulate, where
 
 _HOMES = {
     "AsyncTrustStramClient": "client",
@@ -32,6 +32,7 @@ _HOMES = {
     "login": "verbs",
     "logout": "verbs",
     "predict": "verbs",
+    "simulate": "verbs",
     "where": "verbs",
 }
 
@@ -47,6 +48,7 @@ __all__ = [
     "login",
     "logout",
     "predict",
+    "simulate",
     "unload_ipython_extension",
     "where",
 ]

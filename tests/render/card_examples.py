@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from truststram_lab.render import Card, simulated_card
 from truststram_lab.schemas.accounts import Identity
 from truststram_lab.schemas.federation import (
     CreateRun,
@@ -303,3 +304,20 @@ def identity(**changes: Any) -> Identity:
         "protocol": 1,
     }
     return Identity(**{**values, **changes})
+
+
+def simulated(status: str, target: str, clients: int = 2) -> Card:
+    lines = [
+        {"client": place, "rows": 10 + place, "local_accuracy": 0.5, "local_loss": 0.9,
+         "global_accuracy": 0.25, "global_loss": 1.2}
+        for place in range(clients)
+    ]  # fmt: skip
+    options = {"strategy": "scaffold", "target": target, "holdout": 0.25, "rounds": 1}
+    return simulated_card(
+        status=status,
+        history=[{"round": 1, "clients": clients, "train_loss": 1.1, "loss": 1.2,
+                  "accuracy": 0.25}],
+        clients=lines,
+        losing=list(range(clients)),
+        record={"options": options, "rounds_asked": 1, "why": target},
+    )  # fmt: skip

@@ -83,6 +83,7 @@ def cards_about(name: str) -> dict[str, render.Card]:
         "sandbox": render.sandbox_card(running=True, facts={name: name}),
         "doctor": render.doctor_card({name: {name: name}, "nothing": {}}),
         "notice": render.notice_card(name),
+        "simulated": ex.simulated(name, name),
     }
 
 
@@ -101,6 +102,7 @@ CARDS = {
         [ex.version(3), ex.version(2)],
     ),
     "no versions": render.model_card(ex.model(version_count=0, latest_version=None), []),
+    "thousand simulated": ex.simulated("completed", "y", clients=1000),
     "signed out": render.where_card(None, facts={}),
     "no sandbox": render.sandbox_card(running=False, facts={"start it": "%ts_sandbox start"}),
 }

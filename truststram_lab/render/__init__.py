@@ -17,6 +17,7 @@ from .registry import model_card, models_card
 from .replay import replay_card
 from .sent import sent_card
 from .serving import adds_up, deployments_card, prediction_card
+from .simulation import simulated_card
 from .text import FOLD_MARK
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "runs_card",
     "sandbox_card",
     "sent_card",
+    "simulated_card",
     "site_card",
     "where_card",
 ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from ..schemas.federation import Run, RunReport
 from ..schemas.simulation import Failures, Hosted, Quantiles, hostile_text
-from .document import Block, Column, Line, Table
+from .card import Card, make_card
+from .document import Block, Column, Fold, Line, Strong, Table, facts
 from .numbers import clip, count, percent, plural, share
 
-__all__ = ["clients_lines", "failures_words", "hosted_rows"]
+__all__ = ["clients_lines", "failures_words", "hosted_rows", "simulated_card"]
 
 _COLUMNS = (
     Column("Of a client"),
@@ -77,4 +81,95 @@ def clients_lines(run: Run, report: RunReport) -> list[Block]:
 
 def _row(name: str, values: Quantiles, *, shared: bool) -> tuple[str, ...]:
     numbers = (values.least, values.low, values.middle, values.high, values.greatest)
-    return (name, *(share(number) if shared else f"{number:g}" for number in numbers))
+    return (name, *(share(number) if shared else f"{number:.4g}" for number in numbers))
+
+
+def simulated_card(
+    *,
+    status: str,
+    history: Sequence[Mapping[str, float | int | None]],
+    clients: Sequence[Mapping[str, float | int | None]],
+    losing: Sequence[int],
+    record: Mapping[str, Any],
+) -> Card:
+    """A federation of any torch module, simulated in one kernel.
+
+    Args:
+        history, clients, losing, record: as of the result of ``simulate``.
+    """
+    options = record["options"]
+    done = f"{plural(len(history), 'round')} of {count(record['rounds_asked'])}"
+    head = Line.of(
+        Strong(f"Simulated federation: {plural(len(clients), 'client')}, {done}, {status}"),
+        aside=clip(options["strategy"], 30),
+    )
+    blocks: list[Block] = [head]
+    if history:
+        blocks.append(Line.of(_last_round(history)))
+    rows = tuple(
+        _row(words, found, shared=key.endswith("accuracy"))
+        for key, words in _SIMULATED
+        if (found := _quantiles(clients, key)) is not None
+    )
+    where = "rows trained on" if options["holdout"] == 0 else "own held-out rows"
+    blocks.append(Table(f"Of a client, on its {where}", _COLUMNS, rows))
+    if any(client["local_loss"] is not None for client in clients):
+        blocks.append(Line.of(_losers(clients, losing)))
+    told = [(name, str(value)) for name, value in options.items() if value not in (None, [])]
+    told.append(("trained by", clip(record["why"], 200)))
+    blocks.append(Fold("Record", (facts("What repeats this run", told),)))
+    data = {"status": status, "history": list(history), "losing": list(losing),
+            "record": dict(record), "clients": [dict(client) for client in clients]}  # fmt: skip
+    return make_card("simulation", blocks, data)
+
+
+_SIMULATED = (
+    ("rows", "rows"),
+    ("local_accuracy", "alone, accuracy"),
+    ("global_accuracy", "global model, accuracy"),
+    ("personal_accuracy", "own model, accuracy"),
+    ("local_loss", "alone, loss"),
+    ("global_loss", "global model, loss"),
+    ("personal_loss", "own model, loss"),
+)
+
+
+def _last_round(history: Sequence[Mapping[str, float | int | None]]) -> str:
+    last = history[-1]
+    accuracy, loss = last["accuracy"], last["loss"]
+    if accuracy is not None:
+        return f"Accuracy of the global model on all clients' rows: {share(accuracy)}."
+    return "No client has rows to score." if loss is None else f"Loss: {loss:.4g}."
+
+
+def _losers(clients: Sequence[Mapping[str, float | int | None]], losing: Sequence[int]) -> str:
+    if not losing:
+        return "No client would do better alone."
+    names = []
+    for place in losing[:_LOSING_SHOWN]:
+        line = clients[place]
+        kind = "loss" if line["local_accuracy"] is None else "accuracy"
+        alone, together = line[f"local_{kind}"], line[f"global_{kind}"]
+        if alone is None or together is None:
+            continue
+        names.append(f"client {place} ({kind} {alone:.2f} alone, {together:.2f} with the others)")
+    more = len(losing) - len(names)
+    rest = f"; and {count(more)} more" if more else ""
+    return f"{plural(len(losing), 'client')} would do better alone: {'; '.join(names)}{rest}."
+
+
+def _quantiles(clients: Sequence[Mapping[str, float | int | None]], key: str) -> Quantiles | None:
+    values = sorted(float(found) for line in clients if (found := line.get(key)) is not None)
+    if not values:
+        return None
+
+    def at(part: float) -> float:
+        place = part * (len(values) - 1)
+        low = int(place)
+        high = min(low + 1, len(values) - 1)
+        return values[low] + (place - low) * (values[high] - values[low])
+
+    return Quantiles(
+        least=values[0], low=at(0.25), middle=at(0.5), high=at(0.75), greatest=values[-1],
+        mean=sum(values) / len(values),
+    )  # fmt: skip

@@ -11,6 +11,7 @@ from .participants import join
 from .platform import sandbox
 from .registry import models
 from .serving import predict
+from .simulation import simulate
 
 __all__ = [
     "compare",
@@ -25,5 +26,6 @@ __all__ = [
     "predict",
     "runs",
     "sandbox",
+    "simulate",
     "where",
 ]

@@ -7,45 +7,37 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.federated.participation.ports import Made
 from truststram_lab.federated.preparation import Prepared, network_of
 from truststram_lab.learning import weights
-from truststram_lab.learning.filters import ErrorFeedback, run_filters
+from truststram_lab.learning.filters import ErrorFeedback
 from truststram_lab.learning.statistics import local_moments
-from truststram_lab.learning.strategies import aggregate
 from truststram_lab.learning.strategies.scaffold import no_control
 from truststram_lab.learning.training import round_seed
 from truststram_lab.learning.virtual import Trained, Trainer, Work
 from truststram_lab.learning.weights import State
 from truststram_lab.schemas.federation import Assignment, CreateRun
-from truststram_lab.schemas.filters import Quantization, Sparsification
 from truststram_lab.schemas.simulation import Hosted
 from truststram_lab.schemas.strategies import FedProx, Scaffold
 
-from .failures import Turn, attacked, hostile_clients, turns_of
+from .averaging import Averaging, keeps_back
+from .failures import Turn, turns_of
 from .wish import clients_of, trainer_of
 
 __all__ = ["HostWork", "host_remembers"]
 
 _CONTROL = "c/"
-#: Clients whose updates are in memory at once where only their mean is wanted.
-_BUFFER = 256
 
 
 def host_remembers(plan: CreateRun) -> bool:
     """Whether the host keeps something from round to round, which must survive its kernel."""
     assert plan.hosted is not None, "the caller looked"
     stateless = {"fedavg", "fedprox", "median", "trimmed_mean", "krum", "multi_krum"}
-    return plan.hosted.strategy.name not in stateless or _random(plan) or _keeps_back(plan)
+    return plan.hosted.strategy.name not in stateless or _random(plan) or keeps_back(plan.filters)
 
 
 def _random(plan: CreateRun) -> bool:
     return any(found.type == "gaussian_noise" for found in plan.filters)
-
-
-def _keeps_back(plan: CreateRun) -> bool:
-    return any(isinstance(found, Sparsification | Quantization) for found in plan.filters)
 
 
 class HostWork:
@@ -69,11 +61,16 @@ class HostWork:
         self._prepared = prepared
         self._plan = plan
         self._hosted: Hosted = plan.hosted
-        self._progress = progress
         self._should_stop = should_stop
         self._trainer: Trainer | None = None
         self._sizes = np.array([len(part) for part in prepared.parts.values()])
-        self._hostile = hostile_clients(plan.hosted, plan.seed)
+        self._averaging = Averaging(
+            plan.hosted,
+            self._sizes,
+            seed=plan.seed,
+            filters=plan.filters,
+            progress=progress,
+        )
 
     def perform(
         self, assignment: Assignment, model: bytes | None, own: Callable[[str], bytes | None]
@@ -95,8 +92,10 @@ class HostWork:
             return self._file(_nothing(base), {}, {})
         memory = _Memory(assignment.run_id, self._hosted, base, own)
         trained = self._train(assignment, base, turns, memory)
-        update, metrics = self._aggregate(base, turns, trained, memory, assignment)
-        return self._file(update, metrics, memory.files())
+        state, metrics = self._averaging.next_model(
+            base, turns, trained, memory, assignment.local.learning_rate
+        )
+        return self._file(weights.delta(base, state), metrics, memory.files())
 
     def _train(
         self, assignment: Assignment, base: State, turns: list[Turn], memory: _Memory
@@ -119,65 +118,6 @@ class HostWork:
             for turn in turns
         ]
         return self._trainer.train(base, works, self._should_stop)
-
-    def _aggregate(
-        self,
-        base: State,
-        turns: list[Turn],
-        trained: Iterator[Trained],
-        memory: _Memory,
-        assignment: Assignment,
-    ) -> tuple[State, dict[str, float]]:
-        strategy = self._hosted.strategy
-        total = float(self._sizes[[turn.client for turn in turns]].sum())
-        sums: dict[str, np.ndarray] = {}
-        held: list[State] = []
-        buffer: list[State] = []
-        shares: list[float] = []
-        loss = 0.0
-        for done, one in enumerate(trained, start=1):
-            update = dict(one.delta)
-            if isinstance(strategy, Scaffold):
-                path = one.steps * assignment.local.learning_rate
-                update |= memory.new_control(one.client, one.delta, path)
-            update = self._leaving(one.client, update, memory)
-            loss += one.loss * one.samples / total
-            if strategy.sees_single_updates:
-                held.append({name: array.copy() for name, array in update.items()})
-                continue
-            buffer.append(update)
-            shares.append(one.samples / total)
-            if len(buffer) == _BUFFER or done == len(turns):
-                _add(sums, buffer, shares)
-                buffer, shares = [], []
-                self._progress(f"{done:,} of {len(turns):,} clients")
-        if not held:
-            like = update
-            held = [{name: sums[name].astype(like[name].dtype) for name in like}]
-        made = aggregate(
-            strategy,
-            base,
-            held,
-            [1.0] * len(held),
-            memory.server,
-            participation=min(1.0, total / float(self._sizes.sum())),
-        )
-        memory.server = made.server_state
-        metrics = {"loss": loss, "samples": total, "clients": float(len(turns))}
-        return weights.delta(base, made.state), metrics
-
-    def _leaving(self, client: int, update: State, memory: _Memory) -> State:
-        """What the client would send: after its filters, or what it attacks with."""
-        hostile = self._hosted.failures.hostile
-        if hostile is not None and client in self._hostile and hostile.attack != "label_flip":
-            return attacked(update, hostile)
-        if not self._plan.filters:
-            return update
-        feedback = memory.feedback(client) if _keeps_back(self._plan) else None
-        filtered = run_filters(update, self._plan.filters, feedback=feedback)
-        if filtered.feedback is not None:
-            memory.keep(client, filtered.feedback)
-        return filtered.delta()
 
     def _file(
         self, update: State, metrics: Mapping[str, float], state: Mapping[str, bytes]
@@ -251,21 +191,6 @@ class _Memory:
         }
         parts = {"server": self.server, "controls": self._controls, "residuals": residuals}
         return {self._names[part]: weights.encode(state) for part, state in parts.items() if state}
-
-
-def _add(sums: dict[str, np.ndarray], updates: list[State], shares: list[float]) -> None:
-    """Add shares of updates, in float64 and in their order."""
-    share = np.asarray(shares)
-    for name in updates[0]:
-        stack = np.stack([update[name] for update in updates])
-        part = np.einsum("k,k...->...", share, stack.astype(np.float64))
-        if not np.isfinite(part).all():
-            raise InvalidInputError(
-                f"The mean of the clients' {name!r} is no longer a number; lower the learning "
-                "rate, or choose a robust strategy.",
-                field="strategy",
-            )
-        sums[name] = sums[name] + part if name in sums else part
 
 
 def _nothing(base: State) -> State:

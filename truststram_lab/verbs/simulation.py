@@ -1,0 +1,379 @@
+"""``simulate``: a whole federation of any torch module in this kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from truststram_lab.exceptions import InvalidInputError
+from truststram_lab.federated.options import filters_of
+from truststram_lab.render import Card, simulated_card
+from truststram_lab.schemas.filters import Filter
+from truststram_lab.schemas.personal import AnyPersonal, Ditto, FedPer, parse_personal
+from truststram_lab.schemas.simulation import Hosted, Hostile
+from truststram_lab.schemas.strategies import AnyStrategy, Scaffold, as_strategy
+
+from .results import Answer
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from truststram_lab.federated.hosted.module_run import ModuleRun, Plan
+    from truststram_lab.federated.hosted.modules import Rows
+    from truststram_lab.learning.virtual.task import Loss, Optimizer, Task, Trainer
+
+__all__ = ["SimulationResult", "simulate"]
+
+
+@dataclass(frozen=True, repr=False)
+class SimulationResult(Answer):
+    """What a simulation found, shown as a card.
+
+    Attributes:
+        status: ``completed``, or ``stopped`` by an interrupt; all that was done is here.
+        module: the trained module, in evaluation mode; ``personal_module(i)`` is client i's own.
+        history: one line a round: clients that sent something, loss in training, and loss and
+            accuracy on all held-out rows.
+        clients: one line a client: rows, and accuracy and loss of the model trained alone, of
+            the global one and, if asked for, of its own, on its own held-out rows.
+        losing: places of the clients that would do better alone, worst first.
+        record: ``record["options"]`` repeats the run on the same machine:
+            ``simulate(model, clients, **result.record["options"])`` gives the same bits of the
+            same model and clients. What no record can hold is named in ``record["left_out"]``.
+    """
+
+    status: Literal["completed", "stopped"]
+    module: torch.nn.Module
+    history: list[dict[str, float | int | None]]
+    clients: list[dict[str, float | int | None]]
+    losing: list[int]
+    record: dict[str, Any]
+    _run: ModuleRun = field(compare=False)
+    _task: Task = field(compare=False)
+
+    def personal_module(self, client: int) -> torch.nn.Module:
+        """The client's own model; the global one without ``personal``, or if it never trained.
+
+        Raises:
+            InvalidInputError: there is no such client.
+        """
+        if not 0 <= client < len(self.clients):
+            raise InvalidInputError(
+                f"There is no client {client}; they are 0 to {len(self.clients) - 1}."
+            )
+        return _module_of(self._task, self._run.personal_state(client))
+
+    def to_frame(self) -> pd.DataFrame:
+        """``clients`` as a table."""
+        import pandas as pd
+
+        return pd.DataFrame(self.clients).set_index("client")
+
+    def card(self) -> Card:
+        return simulated_card(
+            status=self.status,
+            history=self.history,
+            clients=self.clients,
+            losing=self.losing,
+            record=self.record,
+        )
+
+
+def simulate(
+    model: torch.nn.Module | Callable[[], torch.nn.Module],
+    clients: Sequence[tuple[Any, Any]] | int,
+    strategy: str | AnyStrategy = "fedavg",
+    rounds: int = 10,
+    *,
+    data: pd.DataFrame | None = None,
+    target: str = "target",
+    split: str = "dirichlet:0.5",
+    epochs: int = 1,
+    batch_size: int = 16,
+    loss: Loss | None = None,
+    optimizer: str | Mapping[str, Any] | Optimizer = "sgd",
+    seed: int = 0,
+    fraction: float | None = None,
+    drop: float | None = None,
+    stragglers: float | None = None,
+    hostile: str | Hostile | None = None,
+    filters: Sequence[str | Mapping[str, Any] | Filter] | str = (),
+    personal: str | AnyPersonal | None = None,
+    holdout: float = 0.25,
+    dtype: Literal["float32", "float64"] = "float32",
+    backend: Literal["auto", "vectorized", "loop"] = "auto",
+    chunk: int | None = None,
+    device: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> SimulationResult:
+    """Simulate a federation of any torch module in this kernel, and score it client by client.
+
+    It runs here alone: no platform is asked, and no run is registered there. An interrupt ends
+    it after the last complete round, and what was done is returned.
+
+    Args:
+        model: a module, which stays as it is, or a function that makes one; that one starts
+            from weights that ``seed`` decides.
+        clients: (X, y) of each client, numpy or torch; or a number, and the rows of ``data`` are
+            dealt to so many.
+        strategy: as ``federate``'s: ``fedavg``, ``fedprox:mu=0.1``, ``scaffold``, ``krum``, ...
+        data, target, split: a table, its column to predict, and how its rows are dealt.
+        epochs: passes of a client over its rows in a round.
+        loss: (outputs, targets) -> a mean, or one number a row; cross entropy by default.
+        optimizer: ``sgd``, ``adam``, ``adamw``, ``{"name": "sgd", "lr": 0.1}``, or a function of
+            the parameters that makes any torch optimizer. New in every round.
+        fraction, drop, stragglers, hostile: as ``federate``'s.
+        filters: what is done to each client's update before it leaves. The noise of
+            ``gaussian_noise`` is secret, so a run with it cannot be repeated.
+        personal: ``ditto:lambda=0.1`` or ``fedper:head=LAYER``.
+        holdout: share of each client's rows that only score; 0 scores on the rows trained on.
+        dtype: of the arithmetic.
+        backend, chunk, device: how clients are trained; by default measured and chosen, and
+            recorded, because they decide the last bits.
+        progress: told in a few words where it is.
+
+    Raises:
+        InvalidInputError: before anything trains, or because training diverged.
+    """
+    from truststram_lab.federated.hosted.module_run import Plan
+    from truststram_lab.federated.hosted.modules import as_optimizer, check_fit
+    from truststram_lab.learning.virtual import Task, choose
+    from truststram_lab.learning.virtual.task import default_loss
+
+    _check_counts(rounds=rounds, epochs=epochs, batch_size=batch_size)
+    rows = _rows(clients, data, target, split, holdout, seed)
+    wanted_filters = filters_of(filters)
+    hosted = _hosted(len(rows.train), strategy, fraction, drop, stragglers, hostile)
+    chosen = parse_personal(personal) if personal is not None else None
+    if isinstance(chosen, FedPer) and isinstance(hosted.strategy, Scaffold):
+        raise InvalidInputError(
+            "SCAFFOLD corrects whole models, and FedPer shares only a part; choose ditto, or "
+            "another strategy.",
+            field="personal",
+        )
+    task = Task(
+        _seeded(model, seed), loss or default_loss, as_optimizer(optimizer), batch_size, dtype
+    )
+    check_fit(task, rows.train, hosted)
+    trainer = choose(task, rows.attacked_by(hosted, seed), backend, chunk, device)
+    hosted = hosted.model_copy(
+        update={"backend": trainer.backend, "chunk": trainer.chunk, "why": trainer.why}
+    )
+    plan = Plan(hosted, rounds, epochs, seed, wanted_filters, chosen)
+    run = _run(plan, rows, task, trainer, progress or _silent)
+    start = _fingerprint(run.state)
+    status: Literal["completed", "stopped"] = "completed"
+    try:
+        run.train()
+        run.compare()
+    except KeyboardInterrupt:
+        status = "stopped"
+    finally:
+        run.close()
+    dealt = {} if data is None else {"target": target, "split": split}
+    record = _record(run, rows, task, {**dealt, "holdout": holdout}, loss, start)
+    lines, losing = _per_client(run)
+    return SimulationResult(
+        status, _module_of(task, run.state), run.history, lines, losing, record, run, task
+    )
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise InvalidInputError(f"{name}={value} trains nothing; use 1 or more.", field=name)
+
+
+def _rows(
+    clients: Sequence[tuple[Any, Any]] | int,
+    data: pd.DataFrame | None,
+    target: str,
+    split: str,
+    holdout: float,
+    seed: int,
+) -> Rows:
+    from truststram_lab.federated.hosted.modules import hold_out, rows_of_frame
+
+    if isinstance(clients, int) != (data is not None):
+        raise InvalidInputError(
+            "Give either each client's own rows, simulate(model, [(X, y), ...]), or a number of "
+            "clients and one table, simulate(model, 100, data=df, target='y').",
+            field="clients",
+        )
+    if isinstance(clients, int):
+        assert data is not None, "looked at above"
+        return hold_out(rows_of_frame(data, target, clients, split, seed), holdout, seed)
+    return hold_out(clients, holdout, seed)
+
+
+def _hosted(
+    clients: int,
+    strategy: str | AnyStrategy,
+    fraction: float | None,
+    drop: float | None,
+    stragglers: float | None,
+    hostile: str | Hostile | None,
+) -> Hosted:
+    from truststram_lab.federated.hosted.wish import HostWish
+
+    wish = HostWish(fraction, drop, stragglers, hostile)
+    return Hosted(
+        clients=clients,
+        strategy=as_strategy(strategy),
+        fraction=1.0 if fraction is None else fraction,
+        failures=wish.failures(),
+    )
+
+
+def _seeded(model: torch.nn.Module | Callable[[], torch.nn.Module], seed: int) -> torch.nn.Module:
+    import torch
+
+    if isinstance(model, torch.nn.Module):
+        return model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = model() if callable(model) else model
+    if not isinstance(made, torch.nn.Module):
+        raise InvalidInputError(
+            f"The model is a {type(made).__name__}, not a torch module; give one, or a function "
+            "that makes one.",
+            field="model",
+        )
+    return made
+
+
+def _run(
+    plan: Plan, rows: Rows, task: Task, trainer: Trainer, progress: Callable[[str], None]
+) -> ModuleRun:
+    from truststram_lab.federated.hosted.module_run import ModuleRun
+    from truststram_lab.learning.virtual import choose
+
+    scored = [place for place, client in enumerate(rows.test) if client is not None]
+    tests = [client for client in rows.test if client is not None]
+    return ModuleRun(
+        plan,
+        trainer,
+        choose(task, tests, "loop", device=_device(trainer)) if tests else None,
+        scored,
+        np.array([len(client) for client in rows.train]),
+        task.learning_rate,
+        task.initial_state(),
+        progress,
+    )
+
+
+def _device(trainer: Trainer) -> str:
+    return str(getattr(trainer, "device"))  # noqa: B009  (not a part of the protocol)
+
+
+def _record(
+    run: ModuleRun, rows: Rows, task: Task, given: dict[str, Any], loss: Loss | None, start: str
+) -> dict[str, Any]:
+    options = {**given, **_options(run, task)}
+    # A run that was stopped is repeated as far as it came.
+    options["rounds"] = len(run.history) or run.plan.rounds
+    left_out = ["model", "data" if "split" in given else "clients"]
+    left_out += ["loss"] * (loss is not None) + ["optimizer"] * ("optimizer" not in options)
+    return {
+        "options": options,
+        "left_out": left_out,
+        "clients": len(rows.train),
+        # Secret noise comes from no seed.
+        "repeatable": all(one.type != "gaussian_noise" for one in run.plan.filters),
+        "rounds_asked": run.plan.rounds,
+        "rounds_done": len(run.history),
+        "why": run.trainer.why,
+        "data_sha256": rows.sha256(),
+        "start_sha256": start,
+        "result_sha256": _fingerprint(run.state),
+    }
+
+
+def _options(run: ModuleRun, task: Task) -> dict[str, Any]:
+    from truststram_lab.federated.hosted.modules import optimizer_record
+
+    plan, trainer, failures = run.plan, run.trainer, run.plan.hosted.failures
+    optimizer = optimizer_record(task.optimizer)
+    return {
+        "strategy": str(plan.hosted.strategy),
+        "epochs": plan.epochs,
+        "batch_size": task.batch_size,
+        **({} if optimizer is None else {"optimizer": optimizer}),
+        "seed": plan.seed,
+        "fraction": plan.hosted.fraction,
+        "drop": failures.drop,
+        "stragglers": failures.stragglers,
+        "hostile": _exact_hostile(failures.hostile),
+        "filters": [one.model_dump(mode="json") for one in plan.filters],
+        "personal": _exact_personal(plan.personal),
+        "dtype": task.dtype,
+        "backend": trainer.backend,
+        "chunk": trainer.chunk,
+        "device": _device(trainer),
+    }
+
+
+# The texts on cards round numbers; a record may not.
+
+
+def _exact_hostile(hostile: Hostile | None) -> str | None:
+    if hostile is None:
+        return None
+    factor = "" if hostile.attack == "label_flip" else f"={hostile.factor!r}"
+    return f"{hostile.share!r}:{hostile.attack}{factor}"
+
+
+def _exact_personal(personal: AnyPersonal | None) -> str | None:
+    if isinstance(personal, Ditto):
+        return f"ditto:lambda={personal.strength!r}"
+    return None if personal is None else str(personal)
+
+
+def _per_client(run: ModuleRun) -> tuple[list[dict[str, float | int | None]], list[int]]:
+    kinds = [("local", run.alone), ("global", run.together)]
+    if run.plan.personal is not None:
+        kinds.append(("personal", run.personal))
+    lines: list[dict[str, float | int | None]] = []
+    for client, size in enumerate(run.sizes.tolist()):
+        line: dict[str, float | int | None] = {"client": client, "rows": size}
+        for name, found in kinds:
+            one = found[client] if found else None
+            line[f"{name}_accuracy"] = None if one is None else one.accuracy
+            line[f"{name}_loss"] = None if one is None else one.loss
+        lines.append(line)
+    gaps = {int(line["client"] or 0): _loses_by(line) for line in lines}
+    losing = [client for client, gap in gaps.items() if gap > 0]
+    return lines, sorted(losing, key=lambda client: -gaps[client])
+
+
+def _loses_by(line: Mapping[str, float | int | None]) -> float:
+    """How much better the client is alone than with the global model: accuracy, or loss."""
+    alone, together = line["local_accuracy"], line["global_accuracy"]
+    if alone is not None and together is not None:
+        return float(alone - together)
+    alone, together = line["local_loss"], line["global_loss"]
+    return 0.0 if alone is None or together is None else float(together - alone)
+
+
+def _module_of(task: Task, state: Mapping[str, np.ndarray]) -> torch.nn.Module:
+    from truststram_lab.learning.virtual.evaluation import load
+
+    module = task.new_module()
+    load(module, state)
+    return module.eval()
+
+
+def _fingerprint(state: Mapping[str, np.ndarray]) -> str:
+    import hashlib
+
+    from truststram_lab.learning import weights
+
+    return hashlib.sha256(weights.encode(dict(state))).hexdigest()
+
+
+def _silent(text: str) -> None:
+    """Nobody wants to know."""
