@@ -59,8 +59,13 @@ def curves_picture(
 
 
 def _plain(name: str) -> str:
-    """A label that matplotlib neither hides (a leading underscore) nor sets as a formula."""
-    return "\u200b" * name.startswith("_") + clip(name, 40).replace("$", r"\$")
+    """A label that matplotlib neither hides (a leading underscore) nor sets as a formula, of
+    characters that its font has; the card's tables have the name itself."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties()))
+    shown = "".join(c if font.get_char_index(ord(c)) else "?" for c in clip(name, 40))
+    return " " * shown.startswith("_") + shown.replace("$", r"\$")
 
 
 def _small_png(figure: Figure) -> bytes:
