@@ -114,9 +114,12 @@ def test_a_page_of_its_own_needs_nothing_else(many, tmp_path):
     assert many[0].card().html in page
 
 
-def test_figures_come_without_pyplot(many, tmp_path):
+def test_figures_come_without_pyplot(many, tmp_path, monkeypatch):
     import sys
 
+    # another test's library may have loaded it: what counts is that nothing here does
+    for name in [name for name in sys.modules if name.startswith("matplotlib.pyplot")]:
+        monkeypatch.delitem(sys.modules, name)
     for figure in (many.plot_summary(), many[0].plot_waterfall(class_label="high")):
         assert type(figure).__name__ == "Figure"
     many.plot_summary(tmp_path / "s.svg", class_label="high", max_display=2)

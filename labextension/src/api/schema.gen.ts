@@ -955,10 +955,14 @@ export interface components {
         /**
          * BudgetEntry
          * @description One line of the ledger: a round, a statistics round, an explanation.
+         *
+         *     ``kind`` is None where it was not noted.
          */
         BudgetEntry: {
             /** Id */
             id: string;
+            /** Kind */
+            kind?: ("statistics" | "training" | "attributions") | null;
             /** Purpose */
             purpose: string;
             /**
