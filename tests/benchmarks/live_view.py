@@ -23,7 +23,7 @@ from truststram_lab import sandbox
 from .pairs import in_turn, percent, ratio
 
 TITLE = "A live view"
-PAIRS = 12
+PAIRS = 18
 FRESH_PAIRS = 2
 ROUNDS = 15
 DISPLAY = ("display_data", "update_display_data")
@@ -147,6 +147,8 @@ def report(found: dict) -> str:
     )
     for name, prefix in rows:
         seen, unseen = found[f"{prefix}with"], found[f"{prefix}without"]
+        if len(seen) < 2:
+            continue  # one pair has no interval
         lines.append(
             f"| {name} | {statistics.median(seen):.2f} s | {statistics.median(unseen):.2f} s | "
             f"{percent(ratio(seen, unseen))} | {len(seen)} |"
