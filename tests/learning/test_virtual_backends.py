@@ -287,9 +287,9 @@ def test_a_sum_as_loss_is_looped() -> None:
 
 def _rounds(backend: str, dtype: str, rounds: int) -> list[np.ndarray]:
     """The global weights after FedAvg of ten clients."""
-    task = Task(_module("dense"), optimizer=Sgd(0.1, 0.9), dtype=dtype, batch_size=8)  # type: ignore[arg-type]
+    task = Task(_module("dense"), optimizer=Sgd(0.1, 0.9), dtype=dtype, batch_size=8)
     clients = [Client(*_rows("dense", 20 + 3 * seed, seed)) for seed in range(10)]
-    trainer = choose(task, clients, backend, chunk=4)  # type: ignore[arg-type]
+    trainer = choose(task, clients, backend, chunk=4)
     state = {name: array.astype(dtype) for name, array in task.initial_state().items()}
     for number in range(rounds):
         works = [Work(place, seed=1000 * number + place) for place in range(10)]

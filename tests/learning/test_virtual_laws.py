@@ -41,7 +41,7 @@ def _classes(count: int, rows: int = 24) -> list[Client]:
 def _task(**more: object) -> Task:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
-    return Task(module, **{"dtype": "float64", "batch_size": 8, **more})  # type: ignore[arg-type]
+    return Task(module, **{"dtype": "float64", "batch_size": 8, **more})
 
 
 def _flat(state: State) -> np.ndarray:
@@ -251,7 +251,7 @@ class _Opened(list[Client]):
 
     read: set[int]
 
-    def __getitem__(self, place: int) -> Client:  # type: ignore[override]
+    def __getitem__(self, place: int) -> Client:
         self.read.add(place)
         return super().__getitem__(place)
 
@@ -288,7 +288,7 @@ def test_the_client_whose_training_diverged_is_named(backend: Backend) -> None:
     clients[1] = Client(np.full((8, 4), np.nan), np.zeros(8, int))
     task = _task()
     trainer = choose(task, clients[:1] + clients[2:], backend)
-    trainer.clients = clients  # type: ignore[attr-defined]
+    trainer.clients = clients
     with pytest.raises(InvalidInputError, match=r"client 1 diverged at learning rate 0\.1"):
         list(trainer.train(task.initial_state(), [Work(place, seed=0) for place in range(3)]))
 
@@ -343,7 +343,7 @@ def test_the_chunk_grows_with_the_device_and_shrinks_with_the_module() -> None:
 def test_wrong_words_get_one_sentence() -> None:
     task, clients = _task(), _classes(2)
     with pytest.raises(InvalidInputError, match="choose one of auto, vectorized, loop"):
-        choose(task, clients, "vectorised")  # type: ignore[arg-type]
+        choose(task, clients, "vectorised")
     with pytest.raises(InvalidInputError, match="no clients"):
         choose(task, [])
     with pytest.raises(InvalidInputError, match="chunk of 0"):

@@ -71,7 +71,7 @@ class BaseExplainer:
             found = written(self, *args, **named)
             return NoExplanation(type(self).__name__) if found is None else found
 
-        cls.explain = explain  # type: ignore[method-assign]
+        cls.explain = explain  # type: ignore[method-assign]  # the subclass's own, wrapped
 
     def explain(self, data: Any, method: str = "gradient") -> Any:
         """What each column adds, by ``gradient`` or ``permutation``."""

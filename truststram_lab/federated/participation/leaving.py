@@ -57,9 +57,10 @@ def leave(
     metadata = {"sample_count": str(samples), "metrics": json.dumps(dict(metrics))}
     if not filters:
         return weights.encode(update, metadata), None
-    for kind, state in ((GradientClip, "clipping"), (GaussianNoise, "noising")):
-        if any(isinstance(found, kind) for found in filters):
-            tell(state)  # type: ignore[arg-type]  # mypy widens the literals of a loop
+    if any(isinstance(found, GradientClip) for found in filters):
+        tell("clipping")
+    if any(isinstance(found, GaussianNoise) for found in filters):
+        tell("noising")
     feedback = ErrorFeedback(residual or {}) if _keeps_residual(filters) else None
     filtered = run_filters(update, filters, feedback=feedback)
     metadata["filters"] = _audit([step.model_dump() for step in filtered.steps])

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     #: (input, rate) -> the input with a mask applied
     Drop = Callable[[torch.Tensor, float], torch.Tensor]
 
-__all__ = ["DrawnDropout", "batch_of", "dropout_shapes", "dropped", "mask_of", "new_order"]
+__all__ = [
+    "DrawnDropout",
+    "NoRule",
+    "batch_of",
+    "dropout_shapes",
+    "dropped",
+    "mask_of",
+    "new_order",
+]
 
 
 def new_order(
@@ -40,11 +48,15 @@ def mask_of(shape: torch.Size, rate: float, generator: torch.Generator) -> torch
     return torch.rand(shape, generator=generator) >= rate
 
 
+class NoRule(Exception):
+    """A module does something that clients cannot do at once; they train one after another."""
+
+
 class DrawnDropout(TorchFunctionMode):
     """Inside it, dropout of a module in training is what ``drop`` says.
 
     Raises:
-        NotImplementedError: the module calls another kind of dropout (of channels, of alpha).
+        NoRule: the module calls another kind of dropout (of channels, of alpha).
     """
 
     _OTHERS = frozenset(
@@ -71,7 +83,7 @@ class DrawnDropout(TorchFunctionMode):
             x, rate, training = _dropout_arguments(*args, **kwargs)
             return self._drop(x, rate) if training and rate else x
         if func in self._OTHERS and kwargs.get("training", True):
-            raise NotImplementedError(func.__name__)
+            raise NoRule(func.__name__)
         return func(*args, **kwargs)
 
 

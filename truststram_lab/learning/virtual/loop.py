@@ -12,7 +12,15 @@ from torch.func import functional_call
 from ..privacy.dpsgd import private_gradient, refuse_shared_rows
 from ..privacy.noise import NoiseSource, SecureRandom
 from ..training import Stopped
-from .draws import DrawnDropout, batch_of, dropout_shapes, dropped, mask_of, new_order
+from .draws import (
+    DrawnDropout,
+    NoRule,
+    batch_of,
+    dropout_shapes,
+    dropped,
+    mask_of,
+    new_order,
+)
 from .evaluation import evaluate_all, evaluate_each, load
 from .optimizers import Stepper
 from .results import check_start, results
@@ -209,7 +217,7 @@ def drawn_dropouts(
     try:
         # Statistics of a batch need two rows.
         found = dropout_shapes(module, torch.cat([x, x]))
-    except NotImplementedError:
+    except NoRule:
         return None
     finally:
         drew = not torch.equal(before, torch.random.get_rng_state())

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from ...exceptions import InvalidInputError
+from .draws import NoRule
 from .loop import LoopTrainer, drawn_dropouts
 from .losses import row_losses
-from .task import Adam, Client, Sgd, Task, Trainer, Work, rows_of
+from .task import Adam, Client, Sgd, Task, Work, rows_of
 from .vectorized import VectorizedTrainer
 
 __all__ = ["chunk_of", "faster", "obstacle"]
@@ -132,7 +133,8 @@ def _of_trial(task: Task, clients: Sequence[Client], device: str) -> str | None:
     alone = list(LoopTrainer(task, few, device, "").train(start, works))
     try:
         together = list(VectorizedTrainer(task, few, device, "", len(few)).train(start, works))
-    except (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError) as error:
+    # What torch raises for an operation without a batching rule; the reason is told to the user.
+    except (NoRule, RuntimeError, ValueError, TypeError, IndexError) as error:
         return f"torch cannot train it for many clients at once ({_line(error)})"
     close = 1e-9 if task.dtype == "float64" else 1e-3
     for one, other in zip(alone, together, strict=True):
@@ -150,13 +152,11 @@ def faster(together: VectorizedTrainer, alone: LoopTrainer) -> float:
     return times[0] / times[1]
 
 
-def _seconds(trainer: Trainer, count: int) -> float:
+def _seconds(trainer: LoopTrainer | VectorizedTrainer, count: int) -> float:
     """Seconds a client: of a processor its own time, for others may be at work on it."""
-    task: Task = trainer.task  # type: ignore[attr-defined]
-    on_cpu = trainer.device == "cpu"  # type: ignore[attr-defined]
-    clock = time.process_time if on_cpu else time.perf_counter
+    clock = time.process_time if trainer.device == "cpu" else time.perf_counter
     works = [Work(place, seed=1, steps=_TRIAL_STEPS) for place in range(count)]
-    start = task.initial_state()
+    start = trainer.task.initial_state()
     taken = []
     for _ in range(4):
         begun = clock()

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .draws import NoRule
+
 __all__ = ["RULES", "Rule", "Weights"]
 
 #: the layer's own names -> stacked weights
@@ -34,10 +36,10 @@ def convolution(layer: nn.Conv1d | nn.Conv2d, weights: Weights, x: torch.Tensor)
     """(C, B, channels, ...) -> (C, B, channels, ...).
 
     Raises:
-        NotImplementedError: padding that is no zeros.
+        NoRule: padding that is no zeros.
     """
     if layer.padding_mode != "zeros":
-        raise NotImplementedError(f"padding mode {layer.padding_mode}")
+        raise NoRule(f"padding mode {layer.padding_mode}")
     flat = isinstance(layer, nn.Conv1d)
     if layer.groups > 1 or isinstance(layer.padding, str):
         return _grouped(layer, weights, x)
@@ -86,10 +88,10 @@ def embedding(layer: nn.Embedding, weights: Weights, x: torch.Tensor) -> torch.T
     """int64 (C, B, ...) -> (C, B, ..., width).
 
     Raises:
-        NotImplementedError: rows are scaled to a norm on use.
+        NoRule: rows are scaled to a norm on use.
     """
     if layer.max_norm is not None or layer.scale_grad_by_freq or layer.sparse:
-        raise NotImplementedError("an Embedding with max_norm, scale_grad_by_freq or sparse")
+        raise NoRule("an Embedding with max_norm, scale_grad_by_freq or sparse")
     table = weights["weight"]
     words = table.shape[1]
     # An index beyond a client's table would read the next client's.

@@ -145,12 +145,7 @@ class VectorizedTrainer:
         stepper = self._stepper(weights)
         losses: list[torch.Tensor] = []
         counts: list[np.ndarray] = []
-        active = len(works)
-        for done in range(steps[0]):
-            if should_stop():
-                raise Stopped
-            while steps[active - 1] <= done:
-                active -= 1
+        for done, active in _at_work(steps, should_stop):
             batch = rows.batch(done, active, generators)
             leaves = {name: value[:active] for name, value in weights.items()}
             wanted = [leaves[name].detach().requires_grad_() for name in self._trained]
@@ -183,12 +178,7 @@ class VectorizedTrainer:
         stepper = self._stepper(weights)
         losses: list[torch.Tensor] = []
         counts: list[torch.Tensor] = []
-        active = len(works)
-        for done in range(steps[0]):
-            if should_stop():
-                raise Stopped
-            while steps[active - 1] <= done:
-                active -= 1
+        for _, active in _at_work(steps, should_stop):
             gradients, loss, count = group.gradients(weights, rows, active)
             values = [weights[name][:active] for name in self._trained]
             stepper.step(values, terms.add(values, gradients), active)
@@ -208,6 +198,21 @@ class VectorizedTrainer:
         return evaluate_stacked(
             self.task, self._quiet, states, self.clients, places, self.device, self.chunk
         )
+
+
+def _at_work(steps: Sequence[int], should_stop: Callable[[], bool]) -> Iterator[tuple[int, int]]:
+    """Each step, and how many clients still take it: the first ones, who have the most to take.
+
+    Raises:
+        Stopped: ``should_stop`` said so, asked before every step.
+    """
+    active = len(steps)
+    for done in range(steps[0]):
+        if should_stop():
+            raise Stopped
+        while steps[active - 1] <= done:
+            active -= 1
+        yield done, active
 
 
 def _by_client(of_steps: Sequence[torch.Tensor], steps: Sequence[int]) -> list[np.ndarray]:
