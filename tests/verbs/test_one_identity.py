@@ -24,14 +24,6 @@ def table(seed: int, rows: int = 80) -> pd.DataFrame:
     return pd.DataFrame({"dose": dose, "ill": np.where(ill, "yes", "no")})
 
 
-@pytest.fixture
-def ending():
-    joined: list = []
-    yield joined
-    for one in joined:
-        one.stop()
-
-
 def join(federation, site, frame, **given):
     return verbs.join(federation, frame, target="ill", site=site, background=True, **given)
 

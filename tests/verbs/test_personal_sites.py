@@ -27,14 +27,6 @@ def join(federation: str, site: str, frame: pd.DataFrame, **given):
     return verbs.join(federation, frame, target="ill", site=site, background=True, **given)
 
 
-@pytest.fixture
-def ending():
-    joined: list = []
-    yield joined
-    for one in joined:
-        one.stop()
-
-
 def test_a_site_unlike_the_others_is_served_by_its_personal_model_also_after_a_restart(
     shared_session, ending
 ):

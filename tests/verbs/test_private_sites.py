@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import pytest
+from ward_tables import table
 
 from truststram_lab import verbs
 from truststram_lab.client import TrustStramClient
@@ -21,34 +21,12 @@ WAIT_S = 120.0
 BOUNDS = {"dose": (0, 30), "age": (0, 120)}
 
 
-def table(seed: int, rows: int = 80) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    ill = rng.random(rows) < 0.45
-    return pd.DataFrame(
-        {
-            "dose": rng.normal(10, 2, rows) + 4 * ill,
-            "age": rng.normal(60, 9, rows),
-            "ward": np.where(rng.random(rows) < 0.3 + 0.4 * ill, "icu", "general"),
-            "ill": np.where(ill, "yes", "no"),
-        }
-    )
-
-
 @pytest.fixture
 def federation(shared_session, request):
     """A federation of two, with a name of its own."""
     name = f"p{abs(hash(request.node.name)) % 10**8}"
     verbs.federations(name, "create", sites=["a", "b"])
     return name
-
-
-@pytest.fixture
-def ending():
-    """Whoever joined in a test leaves at its end."""
-    joined: list = []
-    yield joined
-    for one in joined:
-        one.stop()
 
 
 def join(federation: str, site: str, frame: pd.DataFrame, ending: list, **given):

@@ -8,9 +8,9 @@ import sys
 import threading
 import time
 
-import numpy as np
 import pandas as pd
 import pytest
+from ward_tables import table
 
 import truststram_lab
 from truststram_lab import verbs
@@ -31,20 +31,6 @@ from truststram_lab.verbs import session as sessions
 WAIT_S = 120.0
 
 
-def table(seed: int, rows: int = 80) -> pd.DataFrame:
-    """Two numbers and a category that tell who is ill, mostly."""
-    rng = np.random.default_rng(seed)
-    ill = rng.random(rows) < 0.45
-    return pd.DataFrame(
-        {
-            "dose": rng.normal(10, 2, rows) + 4 * ill,
-            "age": rng.normal(60, 9, rows),
-            "ward": np.where(rng.random(rows) < 0.3 + 0.4 * ill, "icu", "general"),
-            "ill": np.where(ill, "yes", "no"),
-        }
-    )
-
-
 def join(federation: str, site: str, frame: pd.DataFrame, **given):
     given = {"target": "ill", "site": site, "background": True, **given}
     return verbs.join(federation, frame, **given)
@@ -56,15 +42,6 @@ def federation(shared_session, request):
     name = f"f{abs(hash(request.node.name)) % 10**8}"
     verbs.federations(name, "create", sites=["a", "b", "c"])
     return name
-
-
-@pytest.fixture
-def ending():
-    """Whoever joined in a test leaves at its end."""
-    joined: list = []
-    yield joined
-    for one in joined:
-        one.stop()
 
 
 def joined_three(federation: str, ending: list, **given) -> list:
