@@ -5,9 +5,9 @@ C.1 (data and settings), section 5.2 and figure 1 (the ordering). https://arxiv.
 
 30 devices of power-law sizes, multinomial logistic regression, 10 devices a round, 20 epochs,
 batches of 10, learning rate 0.01, 200 rounds. FedAvg drops who is late; FedProx with mu = 0
-takes what they have done; mu = 1 is the paper's choice for this data. Power-law
-sizes can put nearly all rows at one device; seed 3 does (42,074 of 52,492), and there mu = 0 ends
-above FedAvg (1.16 and 0.80), while mu = 1 is far below both (0.34). Measured at seeds 0 to 4.
+takes what they have done; mu = 1 is the paper's choice for this data. Power-law sizes can put
+nearly all rows at one device: at seed 3 it holds 42,074 of 52,492, and there mu = 0 ends above
+FedAvg (1.19 and 0.76), while mu = 1 is far below both (0.34).
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from truststram_lab.schemas.strategies import FedAvg, FedProx
 pytestmark = pytest.mark.long
 
 FEATURES, CLASSES, DEVICES, CHOSEN, STRAGGLERS = 60, 10, 30, 10, 9
-EPOCHS, BATCH, RATE, ROUNDS, SEEDS = 20, 10, 0.01, 200, range(3)
+EPOCHS, BATCH, RATE, ROUNDS, SEEDS = 20, 10, 0.01, 200, range(5)
+#: Where one device has most of the rows, and partial work alone does not win over dropping.
+ONE_HAS_MOST = 3
 #: Rounds at the end over which a loss is averaged.
 TAIL = 50
 MODEL = Architecture(inputs=FEATURES, layers=[DenseLayer(units=CLASSES)])
@@ -160,7 +162,17 @@ def test_under_stragglers_partial_work_beats_dropping_and_the_pull_beats_both(
     histories: dict[float | None, np.ndarray], seed: int
 ) -> None:
     dropped, partial, pulled = (histories[mu][seed, -TAIL:].mean() for mu in ARMS)
-    assert pulled < 0.9 * partial < 0.9 * dropped
+    assert pulled < 0.9 * min(partial, dropped)
+    assert (partial < dropped) == (seed != ONE_HAS_MOST)
+
+
+def test_at_one_seed_most_rows_are_at_one_device() -> None:
+    shares = []
+    for seed in SEEDS:
+        sizes = [len(y) for _, y in synthetic(1.0, 1.0, np.random.default_rng(seed))]
+        shares.append(max(sizes) / sum(sizes))
+    assert shares.index(max(shares)) == ONE_HAS_MOST
+    assert max(shares) > 0.75
 
 
 @pytest.mark.timeout(900)
@@ -170,7 +182,8 @@ def test_the_pull_makes_the_way_down_steadier(
 ) -> None:
     # Only the rises count: how much of the loss had to be won a second time.
     dropped, partial, pulled = (np.maximum(np.diff(histories[mu][seed]), 0).sum() for mu in ARMS)
-    assert pulled < 0.5 * partial < 0.5 * dropped
+    assert pulled < 0.5 * partial
+    assert partial < dropped
 
 
 @pytest.mark.parametrize("seed", SEEDS)
