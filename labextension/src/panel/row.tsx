@@ -5,6 +5,7 @@ import { clip, count, plural } from '../format';
 import { isActive } from '../store/live';
 import {
   Content,
+  deploymentLine,
   deploymentWords,
   IRow,
   modelWords,
@@ -64,14 +65,21 @@ export function RowView(props: IRowProps): JSX.Element {
   );
 }
 
-function Two(props: { name: string; rest: string; mark?: string }): JSX.Element {
+function Two(props: {
+  name: string;
+  rest: string;
+  whole?: string;
+  mark?: string;
+}): JSX.Element {
   return (
     <>
       <div className="ts-name" title={props.name}>
         {props.mark && <span className={`ts-mark ts-mark-${props.mark}`} aria-hidden="true" />}
         {clip(props.name, 120)}
       </div>
-      <div className="ts-rest">{props.rest}</div>
+      <div className="ts-rest" title={props.whole ?? props.rest}>
+        {props.rest}
+      </div>
     </>
   );
 }
@@ -97,8 +105,14 @@ function Words({ content }: { content: Content }): JSX.Element {
       );
     case 'deployment': {
       const { deployment } = content;
-      const rest = deploymentWords(deployment);
-      return <Two name={deployment.name} rest={rest} mark={deployment.status} />;
+      return (
+        <Two
+          name={deployment.name}
+          rest={deploymentLine(deployment)}
+          whole={deploymentWords(deployment)}
+          mark={deployment.status}
+        />
+      );
     }
     case 'federation': {
       const rest = plural(content.federation.participants.length, 'site');

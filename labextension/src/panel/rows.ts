@@ -283,6 +283,14 @@ export function deploymentWords(deployment: Deployment): string {
   return `serves ${model}:${version}${named}, ${HEALTH[deployment.status]}`;
 }
 
+/** The same for a line as narrow as the panel: the alias first, as that is what would be cut. */
+export function deploymentLine(deployment: Deployment): string {
+  const alias = deployment.reference?.split('@')[1];
+  return alias
+    ? `@${clip(alias, 30)}, version ${count(deployment.version)}, ${HEALTH[deployment.status]}`
+    : deploymentWords(deployment);
+}
+
 function deploymentRows(deployment: Deployment): Draft[] {
   const label = `Deployment ${deployment.name}, ${deploymentWords(deployment)}`;
   const content: Content = { kind: 'deployment', deployment };
