@@ -3,7 +3,8 @@
 The card itself is static HTML under a display id, so that progress is live in every front
 end, and what is saved reads the same without kernel, widgets or network. Below it are two
 outputs: how to stop, in words that our JupyterLab extension shows as a button; and a button
-for front ends with widgets, which comes once its packages are loaded. Neither leaves a trace.
+for front ends with widgets, whose packages a kernel loads once a run has gone on for some
+seconds. Neither leaves a trace.
 
 While it is open every message says in its metadata whose output it is (``truststram``), so
 that a page which was loaded in mid-run can go on showing it:
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import html
 import logging
+import sys
 import threading
 import time
 import uuid
@@ -70,6 +72,10 @@ _SECOND_S = 1.05
 #: More than twice a second a card says something new. Each costs the training a millisecond or
 #: two, as they share the interpreter: more of them would be felt before they were read.
 _INTERVAL_S = 0.4
+
+#: Seconds that a run goes on before packages of widgets are loaded for its button. Loading takes
+#: about an eighth of a second from the training beside it: here, well under 1 %.
+_BUTTON_AFTER_S = 20.0
 
 #: How to stop what a cell waits for, without a button.
 _INTERRUPT = "Stop: Kernel > Interrupt"
@@ -162,6 +168,7 @@ class LiveView:
         self._sent_at = deque([float("-inf")] * _MOST, maxlen=_MOST)
         self._state = "new"
         self._button: StopButton | None = None
+        self._closed = threading.Event()
 
     def show(self) -> None:
         """Put the card, and the way to stop, into the output of the current cell."""
@@ -180,7 +187,7 @@ class LiveView:
             footer = {**self._hint, **drawn}
             self._send(footer, self._footer_id, metadata=self._of(self._footer_id))
             self._publish_widget({}, update=False)
-        # The packages of widgets take most of a second to load; training does not wait.
+        # On a thread, and only for a run that lasts: see _BUTTON_AFTER_S.
         threading.Thread(target=self._add_button, name="stop button", daemon=True).start()
 
     def refresh(self, force: bool = False) -> None:
@@ -205,6 +212,7 @@ class LiveView:
             if self._state != "open":
                 return
             self._state = "closed"
+            self._closed.set()
             # In any case: what it says of its view and cell is to go as well.
             self._send(self._card().bundle(), self._card_id, update=True)
             if self._stop is not None:
@@ -255,6 +263,8 @@ class LiveView:
         return {"truststram": {"view": view, **self._place, **more}}
 
     def _add_button(self) -> None:
+        if "anywidget" not in sys.modules and self._closed.wait(_BUTTON_AFTER_S):
+            return
         try:
             from .stop_button import StopButton
 
