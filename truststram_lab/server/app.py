@@ -50,7 +50,7 @@ from .services.serving import ServingService
 from .services.setup import Setup
 from .settings import Front, Settings
 from .stores.blobs import BlobStore
-from .stores.engine import on_commit, open_engine
+from .stores.engine import on_commit, open_engine, own_database
 from .stores.migrations import upgrade
 
 __all__ = ["build_api", "build_app", "build_services", "describe"]
@@ -60,9 +60,10 @@ def build_services(settings: Settings) -> Services:
     """Open the stores, bring the database up to date, and start nothing yet.
 
     Raises:
-        ConfigurationError: the database was made by a newer package.
+        ConfigurationError: the database cannot be used, or was made by a newer package.
     """
     engine = open_engine(settings.url)
+    owner = own_database(engine)
     upgrade(engine, settings.version)
     blobs = BlobStore(settings.blobs)
     blobs.sweep()
@@ -77,6 +78,7 @@ def build_services(settings: Settings) -> Services:
     return Services(
         settings=settings,
         engine=engine,
+        owner=owner,
         blobs=blobs,
         lifecycle=lifecycle,
         accounts=accounts_service,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from starlette.concurrency import run_in_threadpool
 
 from truststram_lab.exceptions import InvalidInputError
@@ -55,6 +55,8 @@ class Services:
 
     settings: Settings
     engine: Engine
+    #: keeps a PostgreSQL database this process's own
+    owner: Connection | None
     blobs: BlobStore
     lifecycle: Lifecycle
     accounts: AccountsService

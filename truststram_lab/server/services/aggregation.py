@@ -275,7 +275,7 @@ class Advancer:
 
 
 def _active(connection: Connection, run_id: str) -> Row[Any] | None:
-    run = connection.execute(select(runs).where(runs.c.id == run_id).with_for_update()).one()
+    run = connection.execute(select(runs).where(runs.c.id == run_id)).one()
     return run if run.status in ACTIVE else None
 
 

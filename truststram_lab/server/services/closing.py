@@ -353,7 +353,7 @@ def _statement(plan: CreateRun, rounds_done: int) -> dict[str, Any] | None:
 
 
 def _status(connection: Connection, run_id: str) -> str:
-    query = select(runs.c.status).where(runs.c.id == run_id).with_for_update()
+    query = select(runs.c.status).where(runs.c.id == run_id)
     return str(connection.execute(query).scalar_one())
 
 

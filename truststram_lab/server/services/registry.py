@@ -138,7 +138,7 @@ class RegistryService:
         blob = self._checked_weights(organisation_id, request)
         now = timestamp()
         with writing(self._engine) as connection:
-            model = find_model(connection, organisation_id, ref, lock=True)
+            model = find_model(connection, organisation_id, ref)
             row = register_version(connection, model, request, blob.size_bytes, now)
         return _version_view(model.name, row)
 
@@ -172,7 +172,7 @@ class RegistryService:
             ConflictError: it is the label of a version, or there are too many.
         """
         with writing(self._engine) as connection:
-            model = find_model(connection, principal.organisation_id, ref, lock=True)
+            model = find_model(connection, principal.organisation_id, ref)
             asked = of_model(model.name, str(request.version))
             version = find_version(connection, model, asked, self._settings.environment)
             move_alias(connection, principal, model, alias, version.sequence, timestamp())
@@ -181,7 +181,7 @@ class RegistryService:
     def delete_alias(self, principal: Principal, ref: str, alias: str) -> Model:
         """Take an alias of the model away; ModelNotFoundError if it has none of that name."""
         with writing(self._engine) as connection:
-            model = find_model(connection, principal.organisation_id, ref, lock=True)
+            model = find_model(connection, principal.organisation_id, ref)
             delete_alias(connection, principal, model, alias, timestamp())
             return self._views(connection, [model])[0]
 

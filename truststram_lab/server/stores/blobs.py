@@ -29,19 +29,23 @@ __all__ = ["Blob", "BlobStore", "BlobWriter"]
 _SIZE = select(blobs.c.size_bytes).where(
     blobs.c.organisation_id == bindparam("organisation"), blobs.c.sha256 == bindparam("content")
 )
-_ADD = insert(blobs).from_select(
-    ["organisation_id", "sha256", "size_bytes", "created_at"],
-    select(
-        *(
-            cast(bindparam(name), column.type)
-            for name, column in (
-                ("organisation", blobs.c.organisation_id),
-                ("content", blobs.c.sha256),
-                ("size", blobs.c.size_bytes),
-                ("now", blobs.c.created_at),
+_ADD = (
+    insert(blobs)
+    .from_select(
+        ["organisation_id", "sha256", "size_bytes", "created_at"],
+        select(
+            *(
+                cast(bindparam(name), column.type)
+                for name, column in (
+                    ("organisation", blobs.c.organisation_id),
+                    ("content", blobs.c.sha256),
+                    ("size", blobs.c.size_bytes),
+                    ("now", blobs.c.created_at),
+                )
             )
-        )
-    ).where(~_SIZE.exists()),
+        ).where(~_SIZE.exists()),
+    )
+    .execution_options(preserve_rowcount=True)
 )
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
