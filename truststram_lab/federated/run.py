@@ -146,6 +146,11 @@ class FederatedRun(RunHandle):
     # What a person sees ------------------------------------------------------------
 
     @property
+    def prepared(self) -> Prepared:
+        """The rows: dealt to the sites, and held out."""
+        return self._prepared
+
+    @property
     def active(self) -> bool:
         """Whether this kernel is working on it now."""
         return not self._idle.is_set()

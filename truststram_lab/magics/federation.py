@@ -12,7 +12,15 @@ from .parsing import argument, one_of, real_number, whole_number
 
 __all__ = ["federate", "runs"]
 
-_RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay")
+_RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay", "contribution")
+#: Flags of one action each; any other refuses them.
+_FLAGS_OF = {
+    "number": ("--round", "replay"),
+    "drop": ("--drop", "contribution"),
+    "pairs": ("--pairs", "contribution"),
+    "tolerance": ("--tolerance", "contribution"),
+    "seed": ("--seed", "contribution"),
+}
 
 
 @command(
@@ -181,11 +189,11 @@ def federate(line: Line) -> VerbCall:
     ),
     argument(
         "action",
-        metavar="watch|stop|resume|sent|replay",
+        metavar="watch|stop|resume|sent|replay|contribution",
         nargs="?",
         complete=completers.after("compare", completers.runs, completers.words(*_RUN_ACTIONS)),
-        help="follow it live, stop it, go on where it was stopped, see every byte that left, or "
-        "compute its rounds again",
+        help="follow it live, stop it, go on where it was stopped, see every byte that left, "
+        "compute its rounds again, or see what each site brought",
     ),
     argument(
         "others",
@@ -198,7 +206,8 @@ def federate(line: Line) -> VerbCall:
         "--data",
         metavar="VAR",
         complete=completers.frames,
-        help="the DataFrame, to resume a run of a kernel that is gone",
+        help="the DataFrame, to resume a run of a kernel that is gone; or rows that score "
+        "contributions",
     ),
     argument(
         "--round",
@@ -207,9 +216,33 @@ def federate(line: Line) -> VerbCall:
         type=whole_number,
         help="the only round to replay; all when left out",
     ),
+    argument(
+        "--drop",
+        metavar="SITE",
+        action="append",
+        help="contribution: show the model without this site's updates; again for more sites",
+    ),
+    argument(
+        "--pairs",
+        metavar="N",
+        type=whole_number,
+        help="contribution of more than ten sites: orders to walk there and back (100)",
+    ),
+    argument(
+        "--tolerance",
+        metavar="SHARE",
+        type=real_number,
+        help="contribution of more than ten sites: a walk stops where so little is left (0.01)",
+    ),
+    argument(
+        "--seed",
+        metavar="N",
+        type=whole_number,
+        help="contribution of more than ten sites: of the orders (0)",
+    ),
     summary=(
-        "List runs, show one, watch, stop or resume it, see every byte that left, or compute its\n"
-        "rounds again from the stored updates; or compare several."
+        "List runs, show one, watch, stop or resume it, see every byte that left, compute its\n"
+        "rounds again from the stored updates, or see what each site brought; or compare several."
     ),
     examples=(
         "%ts_runs",
@@ -218,6 +251,8 @@ def federate(line: Line) -> VerbCall:
         "%ts_runs breast-cancer-1 sent",
         "%ts_runs breast-cancer-1 replay --round 3",
         "%ts_runs icu-3 resume --data df",
+        "%ts_runs breast-cancer-1 contribution",
+        "%ts_runs breast-cancer-1 contribution --drop 'site 3'",
         "%ts_runs compare breast-cancer-1 breast-cancer-2",
     ),
 )
@@ -228,6 +263,11 @@ def runs(line: Line) -> VerbCall:
     words += tuple(given.pop("others", ()))
     if words[:1] != ("compare",):
         _check_action(words)
+    for name, (flag, action) in _FLAGS_OF.items():
+        if name in given and words[1:2] != (action,):
+            raise runs.parser.mistake(
+                f"{flag} goes with {action} only: %ts_runs NAME {action} {flag} ..."
+            )
     if "data" in given:
         given["data"] = line.scope.variable(given["data"])
     return VerbCall("runs", words, given)

@@ -6,6 +6,7 @@ from .accounts import doctor_card, identity_card, notice_card, sandbox_card, whe
 from .card import Card, LiveCard
 from .comparison import compared, comparison_card
 from .consent import preview_card
+from .contributions import contributions_card, without_card
 from .federation import live_run_card, run_card, runs_card
 from .participants import (
     federation_card,
@@ -27,6 +28,7 @@ __all__ = [
     "adds_up",
     "compared",
     "comparison_card",
+    "contributions_card",
     "deployments_card",
     "doctor_card",
     "federation_card",
@@ -47,4 +49,5 @@ __all__ = [
     "simulated_card",
     "site_card",
     "where_card",
+    "without_card",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .accounts import doctor, login, logout, where
 from .comparing import compare
 from .completion import completion_names
+from .contributing import contribution
 from .federation import federate, runs
 from .managing import federations
 from .participants import join
@@ -16,6 +17,7 @@ from .simulation import simulate
 __all__ = [
     "compare",
     "completion_names",
+    "contribution",
     "doctor",
     "federate",
     "federations",

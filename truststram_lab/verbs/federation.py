@@ -23,6 +23,7 @@ from truststram_lab.schemas.strategies import AnyStrategy, as_strategy
 from . import session as sessions
 from .choices import not_an_action
 from .comparing import RunComparison, compare
+from .contributing import RunContributions, RunWithout, contribution
 from .live import follow
 from .results import RunList, RunReplay, RunSent
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RUN_ACTIONS", "federate", "runs"]
 
-RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay")
+RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay", "contribution")
 
 
 def federate(
@@ -158,7 +159,19 @@ def runs(
     *others: str,
     data: pd.DataFrame | None = None,
     number: int | None = None,
-) -> RunList | Run | FederatedRun | OpenRun | WatchedRun | RunSent | RunReplay | RunComparison:
+    **contributing: Any,
+) -> (
+    RunList
+    | Run
+    | FederatedRun
+    | OpenRun
+    | WatchedRun
+    | RunSent
+    | RunReplay
+    | RunComparison
+    | RunContributions
+    | RunWithout
+):
     """All runs; with a name, one run; with an action, do that.
 
     Args:
@@ -166,10 +179,12 @@ def runs(
         action: ``watch`` follows it live from any kernel; ``stop`` ends it within two
             seconds; ``resume`` goes on in this kernel, where it was stopped; ``sent`` shows every
             byte that left this computer for it; ``replay`` computes its rounds again from the
-            stored updates and compares.
-        data: the DataFrame, to resume a run of a kernel that is gone.
+            stored updates and compares; ``contribution`` shows what each site brought.
+        data: the DataFrame, to resume a run of a kernel that is gone, or the rows that score
+            contributions.
         others: more runs to compare.
         number: the only round to replay; all of them when left out.
+        contributing: for ``contribution``, as ``verbs.contribution`` takes them.
 
     Raises:
         RunNotFoundError: nothing has that name; the nearest are in the sentence.
@@ -207,6 +222,8 @@ def runs(
         return RunSent(run, Departures(run.id).entries())
     if action == "replay":
         return _replayed(session, name, number)
+    if action == "contribution":
+        return contribution(name, data=data, **contributing)
     raise not_an_action(action, RUN_ACTIONS, "a run")
 
 
