@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..schemas.federation import Run, RunReport
-from ..schemas.simulation import Failures, Hosted, Quantiles, hostile_text
+from ..schemas.simulation import ClientsReport, Failures, Hosted, Quantiles, hostile_text
 from .card import Card, make_card
 from .document import Block, Column, Fold, Line, Strong, Table, facts
 from .numbers import clip, count, percent, plural, share
@@ -42,6 +42,7 @@ def hosted_rows(hosted: Hosted) -> list[tuple[str, str]]:
         ("virtual clients", f"{count(hosted.clients)}, {percent(hosted.fraction)} asked a round"),
         ("clients' strategy", str(hosted.strategy)),
         ("failures", failures_words(hosted.failures)),
+        ("own models", "none" if hosted.personal is None else clip(str(hosted.personal), 80)),
         ("trained by", f"{hosted.backend}, {count(hosted.chunk)} at once. {clip(hosted.why, 200)}"),
     ]
 
@@ -53,7 +54,8 @@ def clients_lines(run: Run, report: RunReport) -> list[Block]:
         return []
     numbers = [("rows", found.rows, False), ("classes", found.classes, False),
                ("alone, on its own mix", found.local, True),
-               ("federated, on its own mix", found.federated, True)]  # fmt: skip
+               ("federated, on its own mix", found.federated, True),
+               ("own model, on its own mix", found.personal, True)]  # fmt: skip
     rows = tuple(
         _row(name, values, shared=shared) for name, values, shared in numbers if values is not None
     )
@@ -63,8 +65,9 @@ def clients_lines(run: Run, report: RunReport) -> list[Block]:
     ]
     if found.local is None:
         return blocks
+    own = _own_words(found, hosted)
     if not found.lost:
-        return [*blocks, Line.of("No client would do better alone.")]
+        return [*blocks, Line.of(f"No client would do better alone.{own}")]
     names = [
         f"{clip(name, 30)} ({share(alone)} alone, {share(together)} federated)"
         for name, alone, together in found.losing[:_LOSING_SHOWN]
@@ -74,9 +77,18 @@ def clients_lines(run: Run, report: RunReport) -> list[Block]:
         Line.of(
             f"{count(found.lost)} of {plural(hosted.clients, 'client')} would do better alone, "
             "on their own mix of classes: "
-            f"{'; '.join(names)}."
+            f"{'; '.join(names)}.{own}"
         ),
     ]
+
+
+def _own_words(found: ClientsReport, hosted: Hosted) -> str:
+    if found.lost_personal is None:
+        return ""
+    return (
+        f" With a model of its own beside the federation's ({clip(str(hosted.personal), 60)}), "
+        f"{count(found.lost_personal)} would."
+    )
 
 
 def _row(name: str, values: Quantiles, *, shared: bool) -> tuple[str, ...]:

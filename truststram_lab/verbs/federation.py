@@ -18,6 +18,7 @@ from truststram_lab.federated.watch import WatchedRun
 from truststram_lab.preprocessing.demo import DEMO_NAMES, load_demo
 from truststram_lab.schemas.federation import LocalTraining, Run
 from truststram_lab.schemas.filters import Filter
+from truststram_lab.schemas.personal import AnyPersonal
 from truststram_lab.schemas.strategies import AnyStrategy, as_strategy
 
 from . import session as sessions
@@ -65,6 +66,7 @@ def federate(
     drop: float | None = None,
     stragglers: float | None = None,
     hostile: str | None = None,
+    personal: str | AnyPersonal | None = None,
 ) -> FederatedRun:
     """Train one model across simulated sites on this kernel's device, and deploy it.
 
@@ -95,10 +97,13 @@ def federate(
         bounds: numeric column -> (least, greatest possible value), needed with ``dp`` for a
             DataFrame; they stay in this kernel.
         fraction: share of the clients that each round asks; this and the next are a host's.
+            With ``dp_unit`` client it is each client's chance, drawn in secret.
         drop: chance of a client to send nothing in a round.
         stragglers: chance of a client to manage only part of its epochs.
         hostile: share of clients that attack, and how: ``0.2:sign_flip``, ``0.2:label_flip``,
             ``0.2:scale=10``.
+        personal: each client also has a model of its own, ``ditto:lambda=0.1`` or
+            ``fedper:head=LAYER``; it is scored beside the others and goes with the run.
 
     Returns:
         The run; its card shows alone, federated and pooled.
@@ -123,7 +128,7 @@ def federate(
         learning_rate = PRIVATE_LEARNING_RATE
     frame, chosen = _table(data, target, positive, label)
     model = _model_name(name or chosen["model"])
-    wish = HostWish(fraction=fraction, drop=drop, stragglers=stragglers, hostile=hostile)
+    wish = HostWish(fraction, drop, stragglers, hostile, personal)
     sites = clients if by is None or by not in frame else int(frame[by].nunique())
     host = wish if wish.needs_host(sites) else None
     prepared = prepare(

@@ -12,9 +12,9 @@ from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.federated.options import filters_of
 from truststram_lab.render import Card, simulated_card
 from truststram_lab.schemas.filters import Filter
-from truststram_lab.schemas.personal import AnyPersonal, Ditto, FedPer, parse_personal
+from truststram_lab.schemas.personal import AnyPersonal, parse_personal, personal_text
 from truststram_lab.schemas.simulation import Hosted, Hostile
-from truststram_lab.schemas.strategies import AnyStrategy, Scaffold, as_strategy
+from truststram_lab.schemas.strategies import AnyStrategy, as_strategy
 
 from .results import Answer
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from truststram_lab.federated.hosted.module_run import ModuleRun, Plan
     from truststram_lab.federated.hosted.modules import Rows
+    from truststram_lab.federated.hosted.wish import HostWish
     from truststram_lab.learning.virtual.task import Loss, Optimizer, Task, Trainer
 
 __all__ = ["SimulationResult", "simulate"]
@@ -141,29 +142,25 @@ def simulate(
     """
     from truststram_lab.federated.hosted.module_run import Plan
     from truststram_lab.federated.hosted.modules import as_optimizer, check_fit
+    from truststram_lab.federated.hosted.wish import HostWish, check_personal
     from truststram_lab.learning.virtual import Task, choose
     from truststram_lab.learning.virtual.task import default_loss
 
     _check_counts(rounds=rounds, epochs=epochs, batch_size=batch_size)
     rows = _rows(clients, data, target, split, holdout, seed)
     wanted_filters = filters_of(filters)
-    hosted = _hosted(len(rows.train), strategy, fraction, drop, stragglers, hostile)
-    chosen = parse_personal(personal) if personal is not None else None
-    if isinstance(chosen, FedPer) and isinstance(hosted.strategy, Scaffold):
-        raise InvalidInputError(
-            "SCAFFOLD corrects whole models, and FedPer shares only a part; choose ditto, or "
-            "another strategy.",
-            field="personal",
-        )
+    wish = HostWish(fraction, drop, stragglers, hostile, personal)
+    hosted = _hosted(len(rows.train), strategy, wish)
     task = Task(
         _seeded(model, seed), loss or default_loss, as_optimizer(optimizer), batch_size, dtype
     )
     check_fit(task, rows.train, hosted)
+    check_personal(hosted.personal, hosted.strategy, None, task.initial_state())
     trainer = choose(task, rows.attacked_by(hosted, seed), backend, chunk, device)
     hosted = hosted.model_copy(
         update={"backend": trainer.backend, "chunk": trainer.chunk, "why": trainer.why}
     )
-    plan = Plan(hosted, rounds, epochs, seed, wanted_filters, chosen)
+    plan = Plan(hosted, rounds, epochs, seed, wanted_filters)
     run = _run(plan, rows, task, trainer, progress or _silent)
     start = _fingerprint(run.state)
     status: Literal["completed", "stopped"] = "completed"
@@ -210,22 +207,13 @@ def _rows(
     return hold_out(clients, holdout, seed)
 
 
-def _hosted(
-    clients: int,
-    strategy: str | AnyStrategy,
-    fraction: float | None,
-    drop: float | None,
-    stragglers: float | None,
-    hostile: str | Hostile | None,
-) -> Hosted:
-    from truststram_lab.federated.hosted.wish import HostWish
-
-    wish = HostWish(fraction, drop, stragglers, hostile)
+def _hosted(clients: int, strategy: str | AnyStrategy, wish: HostWish) -> Hosted:
     return Hosted(
         clients=clients,
         strategy=as_strategy(strategy),
-        fraction=1.0 if fraction is None else fraction,
+        fraction=wish.share,
         failures=wish.failures(),
+        personal=None if wish.personal is None else parse_personal(wish.personal),
     )
 
 
@@ -309,7 +297,7 @@ def _options(run: ModuleRun, task: Task) -> dict[str, Any]:
         "stragglers": failures.stragglers,
         "hostile": _exact_hostile(failures.hostile),
         "filters": [one.model_dump(mode="json") for one in plan.filters],
-        "personal": _exact_personal(plan.personal),
+        "personal": None if plan.personal is None else personal_text(plan.personal),
         "dtype": task.dtype,
         "backend": trainer.backend,
         "chunk": trainer.chunk,
@@ -325,12 +313,6 @@ def _exact_hostile(hostile: Hostile | None) -> str | None:
         return None
     factor = "" if hostile.attack == "label_flip" else f"={hostile.factor!r}"
     return f"{hostile.share!r}:{hostile.attack}{factor}"
-
-
-def _exact_personal(personal: AnyPersonal | None) -> str | None:
-    if isinstance(personal, Ditto):
-        return f"ditto:lambda={personal.strength!r}"
-    return None if personal is None else str(personal)
 
 
 def _per_client(run: ModuleRun) -> tuple[list[dict[str, float | int | None]], list[int]]:
