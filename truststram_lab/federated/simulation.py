@@ -24,6 +24,7 @@ from .participation.outbox import Outbox, outbox_folder
 from .preparation import HOST, Prepared
 from .run_spending import RunSpending, load_bounds
 from .site_work import TableWork, model_and_control, remembers
+from .stopping import stop_on_event
 
 if TYPE_CHECKING:
     from truststram_lab.client import TrustStramClient
@@ -76,7 +77,7 @@ class Simulation:
             TrustStramException: the run failed; the sentence says why.
         """
         with ExitStack() as open_things:
-            self._watch(open_things)
+            stop_on_event(self._client, self._run, self._stop, open_things)
             if self._run.status != "completed":
                 participants = self._connect(open_things)
                 self._load_torch()
@@ -93,20 +94,6 @@ class Simulation:
             self._compare(open_things)
         if compares_own:
             self._forget()
-
-    def _watch(self, open_things: ExitStack) -> None:
-        """Listen for a stop that comes from elsewhere: the panel, another kernel."""
-        stream = self._client.events.stream(f"run:{self._run.id}", after=self._run.last_event)
-
-        def listen() -> None:
-            for event in stream:
-                if event.type == "run.stopped":
-                    self._stop.set()
-
-        listener = threading.Thread(target=listen, name=f"events {self._run.name}", daemon=True)
-        listener.start()
-        open_things.callback(listener.join, 2.0)
-        open_things.callback(stream.close)
 
     def _work_of(self, index: int) -> TableWork | HostWork:
         plan = self._run.plan

@@ -8,7 +8,7 @@ from typing import Any
 from ..schemas.federation import Run, RunReport
 from ..schemas.simulation import ClientsReport, Failures, Hosted, Quantiles, hostile_text
 from .card import Card, make_card
-from .document import Block, Column, Fold, Line, Strong, Table, facts
+from .document import Block, Code, Column, Fold, Line, Strong, Table, facts
 from .numbers import clip, count, percent, plural, share
 
 __all__ = ["clients_lines", "failures_words", "hosted_rows", "simulated_card"]
@@ -52,10 +52,11 @@ def clients_lines(run: Run, report: RunReport) -> list[Block]:
     found = report.clients
     if run.plan.hosted is None or found is None:
         return []
+    where = "its own mix" if run.plan.signature is not None else "its own rows"
     numbers = [("rows", found.rows, False), ("classes", found.classes, False),
-               ("alone, on its own mix", found.local, True),
-               ("federated, on its own mix", found.federated, True),
-               ("own model, on its own mix", found.personal, True)]  # fmt: skip
+               (f"alone, on {where}", found.local, True),
+               (f"federated, on {where}", found.federated, True),
+               (f"own model, on {where}", found.personal, True)]  # fmt: skip
     rows = tuple(
         _row(name, values, shared=shared) for name, values, shared in numbers if values is not None
     )
@@ -76,7 +77,7 @@ def clients_lines(run: Run, report: RunReport) -> list[Block]:
         *blocks,
         Line.of(
             f"{count(found.lost)} of {plural(hosted.clients, 'client')} would do better alone, "
-            "on their own mix of classes: "
+            f"{'on their own mix of classes' if run.plan.signature else 'on their own rows'}: "
             f"{'; '.join(names)}.{own}"
         ),
     ]
@@ -103,11 +104,12 @@ def simulated_card(
     clients: Sequence[Mapping[str, float | int | None]],
     losing: Sequence[int],
     record: Mapping[str, Any],
+    run: str | None = None,
 ) -> Card:
     """A federation of any torch module, simulated in one kernel.
 
     Args:
-        history, clients, losing, record: as of the result of ``simulate``.
+        history, clients, losing, record, run: as of the result of ``simulate``.
     """
     options = record["options"]
     done = f"{plural(len(history), 'round')} of {count(record['rounds_asked'])}"
@@ -116,6 +118,8 @@ def simulated_card(
         aside=clip(options["strategy"], 30),
     )
     blocks: list[Block] = [head]
+    if run is not None:
+        blocks.append(Line.of("On the platform: ", Code(f"%ts_runs {clip(run, 60)}")))
     if history:
         blocks.append(Line.of(_last_round(history)))
     rows = tuple(
@@ -130,7 +134,7 @@ def simulated_card(
     told = [(name, str(value)) for name, value in options.items() if value not in (None, [])]
     told.append(("trained by", clip(record["why"], 200)))
     blocks.append(Fold("Record", (facts("What repeats this run", told),)))
-    data = {"status": status, "history": list(history), "losing": list(losing),
+    data = {"status": status, "run": run, "history": list(history), "losing": list(losing),
             "record": dict(record), "clients": [dict(client) for client in clients]}  # fmt: skip
     return make_card("simulation", blocks, data)
 

@@ -85,7 +85,7 @@ class LocalTraining(Schema):
 class DataSource(Schema):
     """Which data the owner simulates on; ``sha256`` is of the encoded frame."""
 
-    kind: Literal["demo", "dataframe"]
+    kind: Literal["demo", "dataframe", "arrays"]
     name: str
     rows: int
     sha256: str

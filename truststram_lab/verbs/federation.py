@@ -306,6 +306,11 @@ def _rebuilt(session: sessions.Session, name: str, data: pd.DataFrame | None) ->
     """The run of a kernel that is gone, on the same rows dealt to the same sites again."""
     run = session.client.runs.get(name)
     source = run.plan.source
+    if run.plan.hosted is not None and run.plan.signature is None:
+        raise ConflictError(
+            f"Run {name} is of simulate(), and only its kernel had the module and the rows; call "
+            "simulate() again with the same arguments, which gives the same bits."
+        )
     if source is None:
         raise ConflictError(
             f"Run {name} was no simulation, so its sites resume it themselves; "

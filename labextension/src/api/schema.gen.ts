@@ -1272,7 +1272,7 @@ export interface components {
              * Kind
              * @enum {string}
              */
-            kind: "demo" | "dataframe";
+            kind: "demo" | "dataframe" | "arrays";
             /** Name */
             name: string;
             /** Rows */

@@ -1,23 +1,24 @@
-"""Rounds of any torch module in this kernel, without a platform."""
+"""Rounds of any torch module in this kernel; a platform is told of them, if there is one."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from truststram_lab.learning.training import round_seed
 from truststram_lab.learning.virtual import Evaluation, Trainer, Work
-from truststram_lab.learning.virtual.task import never
-from truststram_lab.learning.weights import State, apply
+from truststram_lab.learning.weights import State, apply, delta
 from truststram_lab.schemas.filters import Filter
 from truststram_lab.schemas.personal import AnyPersonal
 from truststram_lab.schemas.simulation import Hosted
 
 from .client_memory import ClientMemory
+from .module_plan import module_report
 from .own_states import OwnStates
+from .registration import Registration
 from .rounds import ClientRounds, Rules
 
 __all__ = ["ModuleRun", "Plan"]
@@ -53,6 +54,7 @@ class ModuleRun:
     Args:
         scorer: evaluates the rows of ``scored``, the clients that have any held out.
         progress: told in a few words where it is.
+        told: the run on the platform, if it has one.
 
     Attributes:
         state: the global model after the last complete round.
@@ -67,12 +69,14 @@ class ModuleRun:
     learning_rate: float | None
     state: State
     progress: Callable[[str], None]
+    told: Registration | None = None
     history: list[dict[str, float | int | None]] = field(default_factory=list)
     alone: list[Evaluation | None] = field(default_factory=list)
     together: list[Evaluation | None] = field(default_factory=list)
     personal: list[Evaluation | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._last: list[Evaluation | None] = []
         self._start = self.state
         self._scored_at = {client: at for at, client in enumerate(self.scored)}
         clients = self.plan.hosted.clients
@@ -89,11 +93,25 @@ class ModuleRun:
         self.progress(f"round {len(self.history) + 1}, {text}")
 
     def train(self) -> None:
-        """All rounds; a ``KeyboardInterrupt`` goes through, and leaves the last whole round."""
+        """All rounds; a ``KeyboardInterrupt`` goes through, and leaves the last whole round.
+
+        Raises:
+            Stopped: the platform's run was stopped.
+        """
+        told = self.told
         for number in range(1, self.plan.rounds + 1):
-            made = self._rounds.perform(self.trainer, number, self.state, self._memory, never)
-            found = [one for one in self._score(made.state) if one is not None]
-            self.state = made.state
+            if told is not None:
+                told.wait_for(number)
+            made = self._rounds.perform(
+                self.trainer, number, self.state, self._memory, self._should_stop
+            )
+            change = delta(self.state, made.state)
+            # As whoever gets the change makes it, to the bit.
+            state = apply(self.state, change)
+            found = [one for one in self._score(state) if one is not None]
+            if told is not None:
+                told.push(number, change, int(self.sizes.sum()), made.metrics)
+            self.state = state
             self.history.append(
                 {
                     "round": number,
@@ -103,9 +121,25 @@ class ModuleRun:
                     "accuracy": _mean([one.accuracy for one in found], found),
                 }
             )
+            if told is not None:
+                self.tell()
+
+    def tell(self) -> None:
+        """Report what was measured so far to the platform, if it has the run."""
+        if self.told is not None:
+            lines, losing = self.lines()
+            told = module_report(self, lines if self.alone else [], losing)
+            self.told.report(told, int(self.sizes.sum()))
+
+    def _should_stop(self) -> bool:
+        return self.told is not None and self.told.stop.is_set()
 
     def compare(self) -> None:
-        """What each client gets of the global model, of its own, and of one trained alone."""
+        """What each client gets of the global model, of its own, and of one trained alone.
+
+        Raises:
+            Stopped: the platform's run was stopped.
+        """
         self.progress("comparing: the global model")
         self.together = self._score(self.state)
         if self.plan.personal is not None:
@@ -119,9 +153,31 @@ class ModuleRun:
             for place in range(len(self.sizes))
         ]  # fmt: skip
         alone = []
-        for one in self.trainer.train(self._start, works):
+        for one in self.trainer.train(self._start, works, self._should_stop):
             alone.append(self._score_one(apply(self._start, one.delta), one.client))
         self.alone = alone
+
+    def lines(self) -> tuple[list[dict[str, float | int | None]], list[int]]:
+        """One line a client, and the places of those who would do better alone, worst first."""
+        kinds = [("local", self.alone), ("global", self.together)]
+        if self.plan.personal is not None:
+            kinds.append(("personal", self.personal))
+        lines: list[dict[str, float | int | None]] = []
+        for client, size in enumerate(self.sizes.tolist()):
+            line: dict[str, float | int | None] = {"client": client, "rows": size}
+            for name, found in kinds:
+                one = found[client] if found else None
+                line[f"{name}_accuracy"] = None if one is None else one.accuracy
+                line[f"{name}_loss"] = None if one is None else one.loss
+            lines.append(line)
+        gaps = {int(line["client"] or 0): _loses_by(line) for line in lines}
+        losing = [client for client, gap in gaps.items() if gap > 0]
+        return lines, sorted(losing, key=lambda client: -gaps[client])
+
+    @property
+    def scored_rows(self) -> int:
+        """Rows that only score, of all clients; the clients' own rows where none is held out."""
+        return sum(one.samples for one in self.together or self._last if one is not None)
 
     def personal_state(self, client: int) -> State:
         """The client's own model; the global one where it never trained."""
@@ -132,6 +188,10 @@ class ModuleRun:
         self._memory.forget()
 
     def _score(self, state: State) -> list[Evaluation | None]:
+        self._last = self._scored(state)
+        return self._last
+
+    def _scored(self, state: State) -> list[Evaluation | None]:
         found: list[Evaluation | None] = [None] * len(self.sizes)
         if self.scorer is not None:
             for place, one in zip(self.scored, self.scorer.evaluate(state), strict=True):
@@ -151,3 +211,12 @@ def _mean(values: Sequence[float | None], of: Sequence[Evaluation]) -> float | N
     return float(
         np.average([float(value or 0) for value in values], weights=[e.samples for e in of])
     )
+
+
+def _loses_by(line: Mapping[str, float | int | None]) -> float:
+    """How much better the client is alone than with the global model: accuracy, or loss."""
+    alone, together = line["local_accuracy"], line["global_accuracy"]
+    if alone is not None and together is not None:
+        return float(alone - together)
+    alone, together = line["local_loss"], line["global_loss"]
+    return 0.0 if alone is None or together is None else float(together - alone)
