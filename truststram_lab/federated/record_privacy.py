@@ -25,7 +25,7 @@ from truststram_lab.schemas.tables import Signature
 
 from .bounds import Bounds
 from .participation.terms import STATISTICS_NOISE
-from .preparation import MIN_SITE_ROWS, SiteData
+from .preparation import MIN_SITE_ROWS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,22 +96,29 @@ class RecordTerms:
 
 def record_terms(
     wish: PrivacyWish,
-    sites: Sequence[SiteData],
+    sizes: Sequence[int],
     signature: Signature,
     rounds: int,
     local: LocalTraining,
+    *,
+    hidden_among: int | None = None,
 ) -> RecordTerms:
     """The least noise with which all rounds and the statistics stay within the wish.
+
+    Args:
+        sizes: rows of each site.
+        hidden_among: the rows among which delta must not give one away; by default those of
+            the smallest site.
 
     Raises:
         InvalidInputError: epsilon, delta or clip are out of range, or delta gives a row away.
     """
-    smallest = min(len(site.codes) for site in sites)
-    total = sum(len(site.codes) for site in sites)
-    delta = 1 / (10 * smallest) if wish.delta is None else wish.delta
-    _check(wish, delta, smallest)
+    smallest, total = min(sizes), sum(sizes)
+    hidden = hidden_among or smallest
+    delta = 1 / (10 * hidden) if wish.delta is None else wish.delta
+    _check(wish, delta, hidden)
     rate, steps = rates(smallest, min(local.batch_size, smallest), local.epochs)
-    noise = _MEAN_NOISE * total / (record_sensitivity(signature) * math.sqrt(len(sites)))
+    noise = _MEAN_NOISE * total / (record_sensitivity(signature) * math.sqrt(len(sizes)))
     statistics = [GaussianUse(noise_multiplier=noise)]
     if account(statistics, delta).epsilon > _STATISTICS_SHARE * wish.epsilon:
         statistics = []

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from truststram_lab.exceptions import (
     ConflictError,
-    InvalidInputError,
     RoundClosedError,
     RunStoppedError,
     TrustStramException,
@@ -31,15 +30,17 @@ from .options import Options
 from .preparation import (
     HOST,
     MIN_SITE_ROWS,
-    MOST_PARTICIPANTS,
     Prepared,
     default_architecture,
 )
 from .run_spending import check_limit, store_bounds
 from .simulation import Simulation
 from .site_work import check_together
+from .sites_frame import sites_frame
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from truststram_lab.client import TrustStramClient
 
     from .hosted.wish import HostWish
@@ -98,18 +99,15 @@ class FederatedRun(RunHandle):
             PrivacyBudgetError: the run would not fit under the data set's limit.
         """
         chosen = options or Options()
-        if host is not None and chosen.dp is not None:
-            raise InvalidInputError(
-                f"--dp is not planned for virtual clients of one host; choose --clients "
-                f"{MOST_PARTICIPANTS} or fewer, without --fraction and failures.",
-                field="dp",
-            )
-        extra, bounds = chosen.plan_fields(prepared, rounds, local)
+        rate = None if host is None else host.share
+        extra, bounds = chosen.plan_fields(prepared, rounds, local, cohort_rate=rate)
         architecture = default_architecture(encoded_width(prepared.signature), prepared.signature)
         state = initial_state(architecture, prepared.seed, local.dtype)
         if host is not None:
             extra |= {
-                "hosted": host.planned(prepared, chosen.strategy, architecture, local),
+                "hosted": host.planned(
+                    prepared, chosen.strategy, architecture, local, extra.get("privacy")
+                ),
                 "strategy": FedAvg(),
             }
         sites = list(prepared.parts) if host is None else [HOST]
@@ -158,6 +156,15 @@ class FederatedRun(RunHandle):
     def snapshot(self) -> Run:
         """The run as it is now: the platform's state and what this kernel measured."""
         return self._run.model_copy(update={"report": self._board.report()})
+
+    def to_frame(self) -> pd.DataFrame:
+        """Whether it is worth it, one line a site: rows, accuracy alone, federated and of its own
+        model, and whether it would do better alone.
+
+        Raises:
+            ConflictError: nothing is compared yet.
+        """
+        return sites_frame(self.snapshot(), [*self._prepared.parts], self._client.blobs.get)
 
     @property
     def spending(self) -> RunPrivacy | None:

@@ -120,7 +120,7 @@ class RunSpending:
             for entry in self._ledger.entries()
         )
         limit = self._ledger.limit
-        stated = statement(plan, done, tight=False) if done else None
+        stated = statement(plan, done, tight=False, trust=self._plan.trust) if done else None
         epsilon = account(mine, plan.delta).epsilon
         if stated is not None and self._statistics_counted():
             # The plan's own statement does not know the statistics round.

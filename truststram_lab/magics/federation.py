@@ -144,6 +144,12 @@ _FLAGS_OF = {
         complete=completers.words("0.2:label_flip", "0.2:sign_flip", "0.2:scale=10"),
         help="share of clients that attack, and how, such as 0.2:sign_flip",
     ),
+    argument(
+        "--personal",
+        metavar="KIND[:KEY=X]",
+        complete=completers.words("ditto", "ditto:lambda=0.1", "fedper:head=layers.1"),
+        help="give each client a model of its own, too: ditto:lambda=0.1 or fedper:head=LAYER",
+    ),
     argument("--seed", metavar="N", type=whole_number, help="0 when left out"),
     argument("--background", action="store_true", help="give the prompt back at once"),
     argument(

@@ -18,6 +18,7 @@ from truststram_lab.federated.watch import WatchedRun
 from truststram_lab.preprocessing.demo import DEMO_NAMES, load_demo
 from truststram_lab.schemas.federation import LocalTraining, Run
 from truststram_lab.schemas.filters import Filter
+from truststram_lab.schemas.personal import AnyPersonal
 from truststram_lab.schemas.strategies import AnyStrategy, as_strategy
 
 from . import session as sessions
@@ -66,6 +67,7 @@ def federate(
     drop: float | None = None,
     stragglers: float | None = None,
     hostile: str | None = None,
+    personal: str | AnyPersonal | None = None,
 ) -> FederatedRun:
     """Train one model across simulated sites on this kernel's device, and deploy it.
 
@@ -96,10 +98,13 @@ def federate(
         bounds: numeric column -> (least, greatest possible value), needed with ``dp`` for a
             DataFrame; they stay in this kernel.
         fraction: share of the clients that each round asks; this and the next are a host's.
+            With ``dp_unit`` client it is each client's chance, drawn in secret.
         drop: chance of a client to send nothing in a round.
         stragglers: chance of a client to manage only part of its epochs.
         hostile: share of clients that attack, and how: ``0.2:sign_flip``, ``0.2:label_flip``,
             ``0.2:scale=10``.
+        personal: each client also has a model of its own, ``ditto:lambda=0.1`` or
+            ``fedper:head=LAYER``; it is scored beside the others and goes with the run.
 
     Returns:
         The run; its card shows alone, federated and pooled.
@@ -124,7 +129,7 @@ def federate(
         learning_rate = PRIVATE_LEARNING_RATE
     frame, chosen = _table(data, target, positive, label)
     model = _model_name(name or chosen["model"])
-    wish = HostWish(fraction=fraction, drop=drop, stragglers=stragglers, hostile=hostile)
+    wish = HostWish(fraction, drop, stragglers, hostile, personal)
     sites = clients if by is None or by not in frame else int(frame[by].nunique())
     host = wish if wish.needs_host(sites) else None
     prepared = prepare(
@@ -318,6 +323,11 @@ def _rebuilt(session: sessions.Session, name: str, data: pd.DataFrame | None) ->
     """The run of a kernel that is gone, on the same rows dealt to the same sites again."""
     run = session.client.runs.get(name)
     source = run.plan.source
+    if run.plan.hosted is not None and run.plan.signature is None:
+        raise ConflictError(
+            f"Run {name} is of simulate(), and only its kernel had the module and the rows; call "
+            "simulate() again with the same arguments, which gives the same bits."
+        )
     if source is None:
         raise ConflictError(
             f"Run {name} was no simulation, so its sites resume it themselves; "

@@ -12,10 +12,11 @@ from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.federated.options import filters_of
 from truststram_lab.render import Card, simulated_card
 from truststram_lab.schemas.filters import Filter
-from truststram_lab.schemas.personal import AnyPersonal, Ditto, FedPer, parse_personal
+from truststram_lab.schemas.personal import AnyPersonal, parse_personal, personal_text
 from truststram_lab.schemas.simulation import Hosted, Hostile
-from truststram_lab.schemas.strategies import AnyStrategy, Scaffold, as_strategy
+from truststram_lab.schemas.strategies import AnyStrategy, as_strategy
 
+from . import session as sessions
 from .results import Answer
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from truststram_lab.federated.hosted.module_run import ModuleRun, Plan
     from truststram_lab.federated.hosted.modules import Rows
+    from truststram_lab.federated.hosted.registration import Registration
+    from truststram_lab.federated.hosted.wish import HostWish
     from truststram_lab.learning.virtual.task import Loss, Optimizer, Task, Trainer
 
 __all__ = ["SimulationResult", "simulate"]
@@ -34,7 +37,8 @@ class SimulationResult(Answer):
     """What a simulation found, shown as a card.
 
     Attributes:
-        status: ``completed``, or ``stopped`` by an interrupt; all that was done is here.
+        status: ``completed``, or ``stopped`` by an interrupt or on the platform; all that was
+            done is here.
         module: the trained module, in evaluation mode; ``personal_module(i)`` is client i's own.
         history: one line a round: clients that sent something, loss in training, and loss and
             accuracy on all held-out rows.
@@ -44,6 +48,7 @@ class SimulationResult(Answer):
         record: ``record["options"]`` repeats the run on the same machine:
             ``simulate(model, clients, **result.record["options"])`` gives the same bits of the
             same model and clients. What no record can hold is named in ``record["left_out"]``.
+        run: the name of its run on the platform, for ``%ts_runs``; None where it has none.
     """
 
     status: Literal["completed", "stopped"]
@@ -52,6 +57,7 @@ class SimulationResult(Answer):
     clients: list[dict[str, float | int | None]]
     losing: list[int]
     record: dict[str, Any]
+    run: str | None
     _run: ModuleRun = field(compare=False)
     _task: Task = field(compare=False)
 
@@ -80,6 +86,7 @@ class SimulationResult(Answer):
             clients=self.clients,
             losing=self.losing,
             record=self.record,
+            run=self.run,
         )
 
 
@@ -109,11 +116,14 @@ def simulate(
     chunk: int | None = None,
     device: str | None = None,
     progress: Callable[[str], None] | None = None,
+    name: str | None = None,
+    register: bool | None = None,
 ) -> SimulationResult:
     """Simulate a federation of any torch module in this kernel, and score it client by client.
 
-    It runs here alone: no platform is asked, and no run is registered there. An interrupt ends
-    it after the last complete round, and what was done is returned.
+    Where somebody is signed in, the platform has a run of it: one host that pushes all clients'
+    mean change once a round, with what was measured. An interrupt, or a stop of that run, ends it
+    after the last complete round, and what was done is returned.
 
     Args:
         model: a module, which stays as it is, or a function that makes one; that one starts
@@ -135,51 +145,95 @@ def simulate(
         backend, chunk, device: how clients are trained; by default measured and chosen, and
             recorded, because they decide the last bits.
         progress: told in a few words where it is.
+        name: of the run's model on the platform; by default the module's class.
+        register: whether the platform has a run of it; by default if somebody is signed in.
 
     Raises:
+        NotSignedInError: ``register`` is True, and nobody is signed in.
         InvalidInputError: before anything trains, or because training diverged.
     """
     from truststram_lab.federated.hosted.module_run import Plan
     from truststram_lab.federated.hosted.modules import as_optimizer, check_fit
+    from truststram_lab.federated.hosted.wish import HostWish, check_personal
     from truststram_lab.learning.virtual import Task, choose
     from truststram_lab.learning.virtual.task import default_loss
 
     _check_counts(rounds=rounds, epochs=epochs, batch_size=batch_size)
     rows = _rows(clients, data, target, split, holdout, seed)
     wanted_filters = filters_of(filters)
-    hosted = _hosted(len(rows.train), strategy, fraction, drop, stragglers, hostile)
-    chosen = parse_personal(personal) if personal is not None else None
-    if isinstance(chosen, FedPer) and isinstance(hosted.strategy, Scaffold):
-        raise InvalidInputError(
-            "SCAFFOLD corrects whole models, and FedPer shares only a part; choose ditto, or "
-            "another strategy.",
-            field="personal",
-        )
+    wish = HostWish(fraction, drop, stragglers, hostile, personal)
+    hosted = _hosted(len(rows.train), strategy, wish)
     task = Task(
         _seeded(model, seed), loss or default_loss, as_optimizer(optimizer), batch_size, dtype
     )
     check_fit(task, rows.train, hosted)
+    check_personal(hosted.personal, hosted.strategy, None, task.initial_state())
     trainer = choose(task, rows.attacked_by(hosted, seed), backend, chunk, device)
     hosted = hosted.model_copy(
         update={"backend": trainer.backend, "chunk": trainer.chunk, "why": trainer.why}
     )
-    plan = Plan(hosted, rounds, epochs, seed, wanted_filters, chosen)
+    plan = Plan(hosted, rounds, epochs, seed, wanted_filters)
     run = _run(plan, rows, task, trainer, progress or _silent)
     start = _fingerprint(run.state)
-    status: Literal["completed", "stopped"] = "completed"
-    try:
-        run.train()
-        run.compare()
-    except KeyboardInterrupt:
-        status = "stopped"
-    finally:
-        run.close()
+    announce = _announcer(run, rows, task, name, register, holdout, None if data is None else split)
+    status = _worked(run, announce)
     dealt = {} if data is None else {"target": target, "split": split}
     record = _record(run, rows, task, {**dealt, "holdout": holdout}, loss, start)
-    lines, losing = _per_client(run)
+    lines, losing = run.lines()
     return SimulationResult(
-        status, _module_of(task, run.state), run.history, lines, losing, record, run, task
+        status,
+        _module_of(task, run.state),
+        run.history,
+        lines,
+        losing,
+        record,
+        None if run.told is None else run.told.name,
+        run,
+        task,
     )
+
+
+def _announcer(
+    run: ModuleRun,
+    rows: Rows,
+    task: Task,
+    name: str | None,
+    register: bool | None,
+    holdout: float,
+    split: str | None,
+) -> Callable[[], Registration | None]:
+    """What announces the run to the platform; everything that can be refused is refused now."""
+    from truststram_lab.federated.hosted.module_plan import module_plan, run_name
+    from truststram_lab.federated.hosted.registration import Registration, shared_arrays
+
+    session = sessions.require("registering a simulation") if register else sessions.current()
+    if session is None or register is False:
+        return lambda: None
+    client = session.client
+    called = run_name(name, task.new_module())
+    plan = module_plan(run, rows, task, called, holdout=holdout, split=split)
+    return lambda: Registration(client, plan, shared_arrays(run.state))
+
+
+def _worked(
+    run: ModuleRun, announce: Callable[[], Registration | None]
+) -> Literal["completed", "stopped"]:
+    from truststram_lab.learning.training import Stopped
+
+    try:
+        run.told = announce()
+        run.train()
+        if run.told is not None:
+            run.told.finish()
+        run.compare()
+        run.tell()
+    except (KeyboardInterrupt, Stopped):
+        return "stopped"
+    finally:
+        run.close()
+        if run.told is not None:
+            run.told.end()
+    return "completed"
 
 
 def _check_counts(**counts: int) -> None:
@@ -210,22 +264,13 @@ def _rows(
     return hold_out(clients, holdout, seed)
 
 
-def _hosted(
-    clients: int,
-    strategy: str | AnyStrategy,
-    fraction: float | None,
-    drop: float | None,
-    stragglers: float | None,
-    hostile: str | Hostile | None,
-) -> Hosted:
-    from truststram_lab.federated.hosted.wish import HostWish
-
-    wish = HostWish(fraction, drop, stragglers, hostile)
+def _hosted(clients: int, strategy: str | AnyStrategy, wish: HostWish) -> Hosted:
     return Hosted(
         clients=clients,
         strategy=as_strategy(strategy),
-        fraction=1.0 if fraction is None else fraction,
+        fraction=wish.share,
         failures=wish.failures(),
+        personal=None if wish.personal is None else parse_personal(wish.personal),
     )
 
 
@@ -309,7 +354,7 @@ def _options(run: ModuleRun, task: Task) -> dict[str, Any]:
         "stragglers": failures.stragglers,
         "hostile": _exact_hostile(failures.hostile),
         "filters": [one.model_dump(mode="json") for one in plan.filters],
-        "personal": _exact_personal(plan.personal),
+        "personal": None if plan.personal is None else personal_text(plan.personal),
         "dtype": task.dtype,
         "backend": trainer.backend,
         "chunk": trainer.chunk,
@@ -325,38 +370,6 @@ def _exact_hostile(hostile: Hostile | None) -> str | None:
         return None
     factor = "" if hostile.attack == "label_flip" else f"={hostile.factor!r}"
     return f"{hostile.share!r}:{hostile.attack}{factor}"
-
-
-def _exact_personal(personal: AnyPersonal | None) -> str | None:
-    if isinstance(personal, Ditto):
-        return f"ditto:lambda={personal.strength!r}"
-    return None if personal is None else str(personal)
-
-
-def _per_client(run: ModuleRun) -> tuple[list[dict[str, float | int | None]], list[int]]:
-    kinds = [("local", run.alone), ("global", run.together)]
-    if run.plan.personal is not None:
-        kinds.append(("personal", run.personal))
-    lines: list[dict[str, float | int | None]] = []
-    for client, size in enumerate(run.sizes.tolist()):
-        line: dict[str, float | int | None] = {"client": client, "rows": size}
-        for name, found in kinds:
-            one = found[client] if found else None
-            line[f"{name}_accuracy"] = None if one is None else one.accuracy
-            line[f"{name}_loss"] = None if one is None else one.loss
-        lines.append(line)
-    gaps = {int(line["client"] or 0): _loses_by(line) for line in lines}
-    losing = [client for client, gap in gaps.items() if gap > 0]
-    return lines, sorted(losing, key=lambda client: -gaps[client])
-
-
-def _loses_by(line: Mapping[str, float | int | None]) -> float:
-    """How much better the client is alone than with the global model: accuracy, or loss."""
-    alone, together = line["local_accuracy"], line["global_accuracy"]
-    if alone is not None and together is not None:
-        return float(alone - together)
-    alone, together = line["local_loss"], line["global_loss"]
-    return 0.0 if alone is None or together is None else float(together - alone)
 
 
 def _module_of(task: Task, state: Mapping[str, np.ndarray]) -> torch.nn.Module:

@@ -1014,10 +1014,13 @@ export interface components {
          *     Attributes:
          *         rows: of a client; ``classes`` present at a client.
          *         alone: accuracy on all held-out rows of each client's own model.
-         *         local, federated: accuracy on the held-out rows, weighted to each client's
-         *             own mix of classes.
+         *         local, federated, personal: accuracy on the held-out rows, weighted to each client's
+         *             own mix of classes: of its model trained alone, of the federation's, and of its own
+         *             beside that one.
          *         losing: the clients that would do better alone, worst first: name, alone, federated.
          *         lost: how many they are.
+         *         lost_personal: how many would do better alone than with their own model.
+         *         table_sha256: a file of one line a client: rows, and these accuracies.
          */
         ClientsReport: {
             alone?: components["schemas"]["Quantiles"] | null;
@@ -1035,7 +1038,12 @@ export interface components {
              * @default 0
              */
             lost: number;
+            /** Lost Personal */
+            lost_personal?: number | null;
+            personal?: components["schemas"]["Quantiles"] | null;
             rows?: components["schemas"]["Quantiles"] | null;
+            /** Table Sha256 */
+            table_sha256?: string | null;
         };
         /**
          * Column
@@ -1264,7 +1272,7 @@ export interface components {
              * Kind
              * @enum {string}
              */
-            kind: "demo" | "dataframe";
+            kind: "demo" | "dataframe" | "arrays";
             /** Name */
             name: string;
             /** Rows */
@@ -1600,6 +1608,7 @@ export interface components {
          *     Attributes:
          *         strategy: how it makes one update of theirs; the platform takes that as it is.
          *         fraction: share of the clients that each round asks, drawn by the run's seed.
+         *         personal: the clients' own models beside the federation's; they never leave.
          *         backend: how they are trained, and ``chunk``, how many at once: part of the record,
          *             because they decide the last bits.
          */
@@ -1628,6 +1637,8 @@ export interface components {
              * @default 1
              */
             fraction: number;
+            /** Personal */
+            personal?: string | null;
             /**
              * Strategy
              * @example fedavg
@@ -2070,7 +2081,7 @@ export interface components {
              * Trust
              * @enum {string}
              */
-            trust: "platform sees every update" | "platform sees noised updates only";
+            trust: "platform sees every update" | "platform sees noised updates only" | "host sees every update";
             /**
              * Unit
              * @enum {string}

@@ -18,7 +18,6 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, select, update
 
 from truststram_lab.exceptions import TrustStramException
-from truststram_lab.schemas.privacy import ClientPlan
 from truststram_lab.schemas.serving import CreateDeployment
 from truststram_lab.server.settings import Settings
 from truststram_lab.server.stores.blobs import BlobStore
@@ -290,7 +289,7 @@ def _sufficient(found: Situation, asked: int) -> int:
     assert found.round is not None
     if found.round.kind == "evaluation":
         return 0
-    if isinstance(plan.privacy, ClientPlan) and found.round.kind == "training":
+    if plan.central_privacy is not None and found.round.kind == "training":
         return plan.quorum.min_updates or 0
     least = plan.strategy.least_updates if found.round.kind == "training" else 1
     least = max(least, 1)
@@ -305,7 +304,7 @@ def _sufficient(found: Situation, asked: int) -> int:
 def _may_be_empty(found: Situation) -> bool:
     # That a round of a secret sample was empty is a secret, too; that all decline is none.
     assert found.round is not None
-    return isinstance(found.plan.privacy, ClientPlan) and (
+    return found.plan.central_privacy is not None and (
         hides_cohort(found.plan) or not found.round.declined
     )
 
