@@ -58,6 +58,11 @@ LINES = {
     ),
     "%ts_runs icu-3 sent": ("runs", ("icu-3", "sent"), {}),
     "%ts_runs icu-3 replay --round 3": ("runs", ("icu-3", "replay"), {"number": 3}),
+    "%ts_federate digits --sweep lr=0.1,0.2 --sweep strategy=fedavg|scaffold --seeds 3": (
+        "sweep",
+        ("digits", ["lr=0.1,0.2", "strategy=fedavg|scaffold"]),
+        {"seeds": 3},
+    ),
     "%ts_runs icu-3 contribution": ("runs", ("icu-3", "contribution"), {}),
     "%ts_runs icu-3 contribution --drop 'ward 1' --drop icu": (
         "runs",

@@ -150,6 +150,18 @@ _FLAGS_OF = {
         complete=completers.words("ditto", "ditto:lambda=0.1", "fedper:head=layers.1"),
         help="give each client a model of its own, too: ditto:lambda=0.1 or fedper:head=LAYER",
     ),
+    argument(
+        "--sweep",
+        dest="over",
+        action="append",
+        metavar="PARAM=A,B,...",
+        complete=completers.words(
+            "lr=0.01,0.1", "epochs=1,2,4", "clients=5,10", "strategy=fedavg|fedprox:mu=0.1"
+        ),
+        help="one run for each value, such as lr=0.01,0.1 or strategy=fedavg|fedprox:mu=0.1; may "
+        "come several times, then each value with each",
+    ),
+    argument("--seeds", metavar="N", type=whole_number, help="of --sweep: runs for each value, 1"),
     argument("--seed", metavar="N", type=whole_number, help="0 when left out"),
     argument("--background", action="store_true", help="give the prompt back at once"),
     argument(
@@ -166,6 +178,7 @@ _FLAGS_OF = {
         "%ts_federate breast-cancer --clients 8 --rounds 20 --split dirichlet:0.1",
         "%ts_federate df --target died --by hospital --as icu",
         "%ts_federate breast-cancer --dp 3",
+        "%ts_federate breast-cancer --sweep lr=0.03,0.1,0.3 --seeds 3",
         "%ts_federate digits --clients 1000 --rounds 50 --strategy scaffold --split dirichlet:0.3",
         "%ts_federate digits --strategy fedadam --filter sparsification:top_k=0.1",
         "run = %ts_federate df --target 'discharge state' --background",
@@ -181,6 +194,12 @@ def federate(line: Line) -> VerbCall:
         given["label"] = data.name
     if "bounds" in given:
         given["bounds"] = line.scope.variable(given["bounds"])
+    if "over" in given:
+        return VerbCall("sweep", (data, given.pop("over")), given)
+    if "seeds" in given:
+        raise federate.parser.mistake(
+            "--seeds goes with --sweep only: --sweep lr=0.01,0.1 --seeds 3."
+        )
     return VerbCall("federate", (data,), given)
 
 

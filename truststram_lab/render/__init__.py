@@ -19,12 +19,14 @@ from .replay import replay_card
 from .sent import sent_card
 from .serving import adds_up, deployments_card, prediction_card
 from .simulation import simulated_card
+from .sweeps import SweepLine, live_sweep_card, sweep_card
 from .text import FOLD_MARK
 
 __all__ = [
     "FOLD_MARK",
     "Card",
     "LiveCard",
+    "SweepLine",
     "adds_up",
     "compared",
     "comparison_card",
@@ -36,6 +38,7 @@ __all__ = [
     "identity_card",
     "invitations_card",
     "live_run_card",
+    "live_sweep_card",
     "model_card",
     "models_card",
     "notice_card",
@@ -48,6 +51,7 @@ __all__ = [
     "sent_card",
     "simulated_card",
     "site_card",
+    "sweep_card",
     "where_card",
     "without_card",
 ]

@@ -104,6 +104,8 @@ class CreateRun(Request):
         config: for every site's own training function.
         evaluation: whether the sites evaluate, after the last or after every training round.
         simulated: the sites are one owner's, so all of them count as present.
+        deploy: False leaves the result registered only, also where results are deployed by
+            themselves.
         hosted: of a simulation in which one participant trains many virtual clients. Then
             ``strategy`` is what the platform does with its one update, and the clients' own
             strategy stands there.
@@ -130,6 +132,7 @@ class CreateRun(Request):
     config: dict[Name, ConfigValue] = Field(default_factory=dict, max_length=100)
     evaluation: Literal["none", "final", "every"] = "none"
     open_roster: bool = False
+    deploy: bool = True
 
     @property
     def sites_strategy(self) -> AnyStrategy:

@@ -13,6 +13,7 @@ from .platform import sandbox
 from .registry import models
 from .serving import predict
 from .simulation import simulate
+from .sweeping import sweep
 
 __all__ = [
     "compare",
@@ -29,5 +30,6 @@ __all__ = [
     "runs",
     "sandbox",
     "simulate",
+    "sweep",
     "where",
 ]

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from truststram_lab.exceptions import ConflictError, InvalidInputError
 from truststram_lab.federated import FederatedRun
 from truststram_lab.federated.departures import Departures
-from truststram_lab.federated.hosted.wish import HostWish
-from truststram_lab.federated.options import Options, filters_of, unit_of
-from truststram_lab.federated.preparation import prepare, prepare_again
-from truststram_lab.federated.record_privacy import PRIVATE_LEARNING_RATE
+from truststram_lab.federated.draft import Draft
+from truststram_lab.federated.preparation import prepare_again
 from truststram_lab.federated.replay import replay_rounds
 from truststram_lab.federated.watch import WatchedRun
-from truststram_lab.preprocessing.demo import DEMO_NAMES, load_demo
-from truststram_lab.schemas.federation import LocalTraining, Run
+from truststram_lab.preprocessing.demo import load_demo
+from truststram_lab.schemas.federation import Run
 from truststram_lab.schemas.filters import Filter
 from truststram_lab.schemas.personal import AnyPersonal
-from truststram_lab.schemas.strategies import AnyStrategy, as_strategy
+from truststram_lab.schemas.strategies import AnyStrategy
 
 from . import session as sessions
 from .choices import not_an_action
 from .comparing import RunComparison, compare
 from .contributing import RunContributions, RunWithout, contribution
+from .drafting import drafted
 from .live import follow
 from .results import RunList, RunReplay, RunSent
 
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 
     from truststram_lab.federated.open_run import OpenRun
 
-__all__ = ["RUN_ACTIONS", "federate", "runs"]
+__all__ = ["RUN_ACTIONS", "announced", "federate", "runs"]
 
 RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay", "contribution")
 
@@ -115,47 +113,27 @@ def federate(
         RunStoppedError: it was interrupted; ``%ts_runs NAME resume`` goes on.
     """
     session = sessions.require("federating")
-    options = Options(
-        strategy=as_strategy(strategy),
-        filters=filters_of(filters),
-        dp=dp,
-        delta=delta,
-        clip=clip,
-        unit=unit_of(dp_unit),
-        bounds=bounds,
-        dp_limit=dp_limit,
-    )
-    if learning_rate is None and options.clips_rows:
-        learning_rate = PRIVATE_LEARNING_RATE
-    frame, chosen = _table(data, target, positive, label)
-    model = _model_name(name or chosen["model"])
-    wish = HostWish(fraction, drop, stragglers, hostile, personal)
-    sites = clients if by is None or by not in frame else int(frame[by].nunique())
-    host = wish if wish.needs_host(sites) else None
-    prepared = prepare(
-        frame,
-        target=chosen["target"],
-        source_kind=chosen["kind"],
-        source_name=chosen["label"],
-        clients=clients,
-        split=split,
-        by=by,
-        positive=chosen["positive"],
-        seed=seed,
-        allow_one_class=allow_one_class,
-        hosted=host is not None,
-    )
-    local = _local(rounds=rounds, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
-    former = session.active_run(model)
+    draft = drafted(
+        data, target=target, name=name, clients=clients, rounds=rounds, split=split, by=by,
+        positive=positive, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+        seed=seed, allow_one_class=allow_one_class, label=label, strategy=strategy,
+        filters=filters, dp=dp, delta=delta, clip=clip, dp_unit=dp_unit, dp_limit=dp_limit,
+        bounds=bounds, fraction=fraction, drop=drop, stragglers=stragglers, hostile=hostile,
+        personal=personal,
+    )  # fmt: skip
+    run = announced(session, draft)
+    return run.start() if background else follow(run, begin=run.start)
+
+
+def announced(session: sessions.Session, draft: Draft) -> FederatedRun:
+    """The run on the platform; it takes the place of one of this kernel that trains its model."""
+    former = session.active_run(draft.plan.model)
     if former is not None:
         # The cell was run again: the new run takes the old one's place.
         former.stop()
-    run = FederatedRun.create(
-        session.client, prepared, model=model, rounds=rounds, local=local, options=options,
-        host=host,
-    )  # fmt: skip
+    run = FederatedRun.announce(session.client, draft)
     session.runs[run.name] = run
-    return run.start() if background else follow(run, begin=run.start)
+    return run
 
 
 def runs(
@@ -237,68 +215,6 @@ def _replayed(session: sessions.Session, name: str, number: int | None) -> RunRe
     rounds = session.client.runs.rounds(name).items
     found = replay_rounds(run.plan, rounds, session.client.blobs.get, only=number)
     return RunReplay(run, list(found))
-
-
-def _table(
-    data: Any, target: str | None, positive: str | None, label: str
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    if isinstance(data, str):
-        demo = load_demo(data)
-        return demo.frame, {
-            "model": demo.name,
-            "kind": "demo",
-            "label": demo.name,
-            "target": target or demo.target,
-            "positive": positive or demo.positive,
-        }
-    if not hasattr(data, "columns"):
-        raise InvalidInputError(
-            f"A {type(data).__name__} is no table; give a DataFrame or a demo data set: "
-            f"{', '.join(DEMO_NAMES)}.",
-            field="data",
-        )
-    if target is None:
-        raise InvalidInputError(
-            "Which column is to be predicted? Say it with --target; the columns are "
-            f"{', '.join(repr(str(column)) for column in data.columns)}.",
-            field="target",
-            choices=[str(column) for column in data.columns],
-        )
-    return data, {
-        "model": label,
-        "kind": "dataframe",
-        "label": label,
-        "target": target,
-        "positive": positive,
-    }
-
-
-def _model_name(text: str) -> str:
-    """``text`` as a model's name: lower case, digits, dots, dashes and underscores."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", text.casefold()).strip("-._")[:90]
-    if not name:
-        raise InvalidInputError(
-            f"{text!r} holds no letter or digit to name a model by; choose one with --as.",
-            field="name",
-        )
-    return name
-
-
-def _local(*, rounds: int, **given: Any) -> LocalTraining:
-    limits = {
-        "rounds": (1, 100_000),
-        "epochs": (1, 10_000),
-        "batch_size": (1, 1_000_000),
-        "learning_rate": (0, 100),
-    }
-    for key, value in {"rounds": rounds, **given}.items():
-        low, high = limits[key]
-        if value is not None and not (low <= value <= high and value > 0):
-            raise InvalidInputError(
-                f"{key} is {value}; it goes from {low if low else 'above 0'} to {high:,}.",
-                field=key,
-            )
-    return LocalTraining(**{key: value for key, value in given.items() if value is not None})
 
 
 def _watch(watched: WatchedRun) -> WatchedRun:

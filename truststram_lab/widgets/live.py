@@ -149,10 +149,10 @@ class LiveView:
             "text/html": f"<p>{html.escape(words, quote=False)}</p>",
         }
         self._otherwise = words if run is None else f"Stop: %ts_runs {run.name} stop"
+        self._interrupts = hint is None and waits
         self._stoppable: dict[str, object] | None = None
         if run is not None and stop is not None:
-            interrupts = hint is None and waits
-            self._stoppable = {"run": run.id, "name": run.name, "interrupt": interrupts}
+            self._stoppable = self._stop_of(run)
         self._waits = waits
         self._card_id = f"truststram-{uuid.uuid4().hex}"
         self._footer_id = f"{self._card_id}-footer"
@@ -183,12 +183,20 @@ class LiveView:
             self._publish_card(update=False)
             if self._stop is None:
                 return
-            drawn = {} if self._stoppable is None else {_STOP: self._stoppable}
-            footer = {**self._hint, **drawn}
-            self._send(footer, self._footer_id, metadata=self._of(self._footer_id))
+            self._publish_footer(update=False)
             self._publish_widget({}, update=False)
         # On a thread, and only for a run that lasts: see _BUTTON_AFTER_S.
         threading.Thread(target=self._add_button, name="stop button", daemon=True).start()
+
+    def stops(self, run: Run) -> None:
+        """From now on the button below the card stops ``run``, another one than before."""
+        with self._lock:
+            if self._state != "open" or self._stop is None:
+                return
+            self._stoppable = self._stop_of(run)
+            self._publish_footer(update=True)
+            if self._button is None:
+                self._publish_widget({}, update=True)
 
     def refresh(self, force: bool = False) -> None:
         """Show the card of this moment, if it reads differently; about twice a second.
@@ -241,6 +249,14 @@ class LiveView:
             self._send(
                 bundle, self._card_id, update=update, metadata=self._of(self._card_id, **stop)
             )
+
+    def _stop_of(self, run: Run) -> dict[str, object]:
+        return {"run": run.id, "name": run.name, "interrupt": self._interrupts}
+
+    def _publish_footer(self, *, update: bool) -> None:
+        drawn = {} if self._stoppable is None else {_STOP: self._stoppable}
+        footer = {**self._hint, **drawn}
+        self._send(footer, self._footer_id, update=update, metadata=self._of(self._footer_id))
 
     def _publish_widget(self, view: Mapping[str, object], *, update: bool) -> None:
         # Where our extension draws a button already, it draws nothing for this one.

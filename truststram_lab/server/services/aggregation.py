@@ -247,7 +247,8 @@ class Advancer:
         """Deploy the registered version where results are deployed, and end the run."""
         run = found.run
         deployed, reason = False, None
-        if self._settings.environment == "sandbox" and run.model_version is not None:
+        here = self._settings.environment == "sandbox" and run.plan.get("deploy", True)
+        if here and run.model_version is not None:
             ref = f"{run.model}:{run.model_version}"
             request = CreateDeployment(model=ref, environment=self._settings.environment)
             try:
