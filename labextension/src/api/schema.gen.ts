@@ -1156,6 +1156,8 @@ export interface components {
          *         config: for every site's own training function.
          *         evaluation: whether the sites evaluate, after the last or after every training round.
          *         simulated: the sites are one owner's, so all of them count as present.
+         *         deploy: False leaves the result registered only, also where results are deployed by
+         *             themselves.
          *         hosted: of a simulation in which one participant trains many virtual clients. Then
          *             ``strategy`` is what the platform does with its one update, and the clients' own
          *             strategy stands there.
@@ -1166,6 +1168,11 @@ export interface components {
             config?: {
                 [key: string]: boolean | number | string;
             };
+            /**
+             * Deploy
+             * @default true
+             */
+            deploy: boolean;
             /**
              * Evaluation
              * @default none
