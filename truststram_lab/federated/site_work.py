@@ -87,6 +87,12 @@ def check_together(plan: CreateRun) -> None:
             "hides a site in the mean, and this rule looks at single updates; choose fedavg.",
             field="strategy",
         )
+    if isinstance(plan.privacy, ClientPlan) and plan.hosted is not None and plan.filters:
+        raise InvalidInputError(
+            "--dp-unit client clips every update as a whole, and filters would come between the "
+            "clip and the noise; leave the filters out.",
+            field="filters",
+        )
     noise = next((found for found in plan.filters if isinstance(found, GaussianNoise)), None)
     if noise is not None:
         raise InvalidInputError(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..schemas.federation import Run, RunReport
+from ..schemas.run_privacy import RunPrivacy
 from ..schemas.simulation import ClientsReport, Failures, Hosted, Quantiles, hostile_text
 from .card import Card, make_card
 from .document import Block, Code, Column, Fold, Line, Strong, Table, facts
@@ -105,11 +106,12 @@ def simulated_card(
     losing: Sequence[int],
     record: Mapping[str, Any],
     run: str | None = None,
+    privacy: RunPrivacy | None = None,
 ) -> Card:
     """A federation of any torch module, simulated in one kernel.
 
     Args:
-        history, clients, losing, record, run: as of the result of ``simulate``.
+        history, clients, losing, record, run, privacy: as of the result of ``simulate``.
     """
     options = record["options"]
     done = f"{plural(len(history), 'round')} of {count(record['rounds_asked'])}"
@@ -131,6 +133,9 @@ def simulated_card(
     blocks.append(Table(f"Of a client, on its {where}", _COLUMNS, rows))
     if any(client["local_loss"] is not None for client in clients):
         blocks.append(Line.of(_losers(clients, losing)))
+    if privacy is not None and privacy.statement is not None:
+        blocks.append(Line.of(Strong("Privacy: "), clip(privacy.statement.text, 600)))
+        blocks.append(Line.of(clip(f"{privacy.statement.outside} {privacy.statistics}", 400)))
     told = [(name, str(value)) for name, value in options.items() if value not in (None, [])]
     told.append(("trained by", clip(record["why"], 200)))
     blocks.append(Fold("Record", (facts("What repeats this run", told),)))

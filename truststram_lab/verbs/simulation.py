@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from truststram_lab.exceptions import InvalidInputError
-from truststram_lab.federated.options import filters_of
+from truststram_lab.federated.options import filters_of, unit_of
 from truststram_lab.render import Card, simulated_card
+from truststram_lab.schemas.federation import CreateRun, LocalTraining
 from truststram_lab.schemas.filters import Filter
-from truststram_lab.schemas.personal import AnyPersonal, parse_personal, personal_text
+from truststram_lab.schemas.personal import AnyPersonal, parse_personal
+from truststram_lab.schemas.run_privacy import RunPrivacy
 from truststram_lab.schemas.simulation import Hosted, Hostile
 from truststram_lab.schemas.strategies import AnyStrategy, as_strategy
 
@@ -48,6 +50,7 @@ class SimulationResult(Answer):
         record: ``record["options"]`` repeats the run on the same machine:
             ``simulate(model, clients, **result.record["options"])`` gives the same bits of the
             same model and clients. What no record can hold is named in ``record["left_out"]``.
+        privacy: what the rounds spent, with the statement of what that hides; None without ``dp``.
         run: the name of its run on the platform, for ``%ts_runs``; None where it has none.
     """
 
@@ -58,6 +61,7 @@ class SimulationResult(Answer):
     losing: list[int]
     record: dict[str, Any]
     run: str | None
+    privacy: RunPrivacy | None
     _run: ModuleRun = field(compare=False)
     _task: Task = field(compare=False)
 
@@ -87,6 +91,7 @@ class SimulationResult(Answer):
             losing=self.losing,
             record=self.record,
             run=self.run,
+            privacy=self.privacy,
         )
 
 
@@ -110,6 +115,10 @@ def simulate(
     hostile: str | Hostile | None = None,
     filters: Sequence[str | Mapping[str, Any] | Filter] | str = (),
     personal: str | AnyPersonal | None = None,
+    dp: float | None = None,
+    delta: float | None = None,
+    clip: float = 1.0,
+    dp_unit: str = "record",
     holdout: float = 0.25,
     dtype: Literal["float32", "float64"] = "float32",
     backend: Literal["auto", "vectorized", "loop"] = "auto",
@@ -140,6 +149,9 @@ def simulate(
         filters: what is done to each client's update before it leaves. The noise of
             ``gaussian_noise`` is secret, so a run with it cannot be repeated.
         personal: ``ditto:lambda=0.1`` or ``fedper:head=LAYER``.
+        dp: the epsilon that all rounds may spend; ``delta``, ``clip`` and ``dp_unit`` as
+            ``federate``'s. Its noise is secret, so a run with it cannot be repeated; what it
+            spends is in the ledger of these rows. How they were scaled is outside epsilon.
         holdout: share of each client's rows that only score; 0 scores on the rows trained on.
         dtype: of the arithmetic.
         backend, chunk, device: how clients are trained; by default measured and chosen, and
@@ -150,11 +162,15 @@ def simulate(
 
     Raises:
         NotSignedInError: ``register`` is True, and nobody is signed in.
+        PrivacyBudgetError: the rows have a limit, and this would pass it.
         InvalidInputError: before anything trains, or because training diverged.
     """
+    from truststram_lab.federated.hosted.module_plan import module_plan, run_name
+    from truststram_lab.federated.hosted.module_record import fingerprint, module_record
     from truststram_lab.federated.hosted.module_run import Plan
     from truststram_lab.federated.hosted.modules import as_optimizer, check_fit
     from truststram_lab.federated.hosted.wish import HostWish, check_personal
+    from truststram_lab.federated.record_privacy import PrivacyWish, clients_plan
     from truststram_lab.learning.virtual import Task, choose
     from truststram_lab.learning.virtual.task import default_loss
 
@@ -163,22 +179,38 @@ def simulate(
     wanted_filters = filters_of(filters)
     wish = HostWish(fraction, drop, stragglers, hostile, personal)
     hosted = _hosted(len(rows.train), strategy, wish)
+    privacy = None
+    if dp is not None:
+        asked_for = PrivacyWish(dp, delta, clip)
+        local = LocalTraining(epochs=epochs, batch_size=batch_size)
+        sizes = [len(client) for client in rows.train]
+        privacy = clients_plan(asked_for, unit_of(dp_unit), sizes, rounds, local, wish.share)
     task = Task(
         _seeded(model, seed), loss or default_loss, as_optimizer(optimizer), batch_size, dtype
     )
     check_fit(task, rows.train, hosted)
-    check_personal(hosted.personal, hosted.strategy, None, task.initial_state())
+    check_personal(hosted.personal, hosted.strategy, privacy, task.initial_state())
     trainer = choose(task, rows.attacked_by(hosted, seed), backend, chunk, device)
     hosted = hosted.model_copy(
         update={"backend": trainer.backend, "chunk": trainer.chunk, "why": trainer.why}
     )
-    plan = Plan(hosted, rounds, epochs, seed, wanted_filters)
+    plan = Plan(hosted, rounds, epochs, seed, wanted_filters, privacy)
     run = _run(plan, rows, task, trainer, progress or _silent)
-    start = _fingerprint(run.state)
-    announce = _announcer(run, rows, task, name, register, holdout, None if data is None else split)
-    status = _worked(run, announce)
+    start = fingerprint(run.state)
+    told = module_plan(
+        run,
+        rows,
+        task,
+        run_name(name, task.new_module()),
+        holdout=holdout,
+        split=None if data is None else split,
+        epsilon=dp,
+    )
+    status = run.work(_announcer(run, told, register))
     dealt = {} if data is None else {"target": target, "split": split}
-    record = _record(run, rows, task, {**dealt, "holdout": holdout}, loss, start)
+    asked = {} if dp is None else {"dp": dp, "delta": delta, "clip": clip, "dp_unit": dp_unit}
+    given = {**dealt, "holdout": holdout, **asked}
+    record = module_record(run, rows, task, given, loss, start)
     lines, losing = run.lines()
     return SimulationResult(
         status,
@@ -188,52 +220,33 @@ def simulate(
         losing,
         record,
         None if run.told is None else run.told.name,
+        run.privacy,
         run,
         task,
     )
 
 
 def _announcer(
-    run: ModuleRun,
-    rows: Rows,
-    task: Task,
-    name: str | None,
-    register: bool | None,
-    holdout: float,
-    split: str | None,
+    run: ModuleRun, plan: CreateRun, register: bool | None
 ) -> Callable[[], Registration | None]:
-    """What announces the run to the platform; everything that can be refused is refused now."""
-    from truststram_lab.federated.hosted.module_plan import module_plan, run_name
+    """What announces the run; everything that can be refused is refused now."""
     from truststram_lab.federated.hosted.registration import Registration, shared_arrays
+    from truststram_lab.federated.run_spending import RunSpending, check_limit, unannounced
+    from truststram_lab.federated.site_work import check_together
 
     session = sessions.require("registering a simulation") if register else sessions.current()
-    if session is None or register is False:
-        return lambda: None
-    client = session.client
-    called = run_name(name, task.new_module())
-    plan = module_plan(run, rows, task, called, holdout=holdout, split=split)
-    return lambda: Registration(client, plan, shared_arrays(run.state))
+    check_together(plan)
+    check_limit(plan, None)
 
+    def announce() -> Registration | None:
+        told = None
+        if session is not None and register is not False:
+            told = Registration(session.client, plan, shared_arrays(run.state))
+        if plan.privacy is not None:
+            run.spending = RunSpending(unannounced(plan) if told is None else told.run)
+        return told
 
-def _worked(
-    run: ModuleRun, announce: Callable[[], Registration | None]
-) -> Literal["completed", "stopped"]:
-    from truststram_lab.learning.training import Stopped
-
-    try:
-        run.told = announce()
-        run.train()
-        if run.told is not None:
-            run.told.finish()
-        run.compare()
-        run.tell()
-    except (KeyboardInterrupt, Stopped):
-        return "stopped"
-    finally:
-        run.close()
-        if run.told is not None:
-            run.told.end()
-    return "completed"
+    return announce
 
 
 def _check_counts(**counts: int) -> None:
@@ -294,6 +307,7 @@ def _seeded(model: torch.nn.Module | Callable[[], torch.nn.Module], seed: int) -
 def _run(
     plan: Plan, rows: Rows, task: Task, trainer: Trainer, progress: Callable[[str], None]
 ) -> ModuleRun:
+    from truststram_lab.federated.hosted.module_record import device_of
     from truststram_lab.federated.hosted.module_run import ModuleRun
     from truststram_lab.learning.virtual import choose
 
@@ -302,7 +316,7 @@ def _run(
     return ModuleRun(
         plan,
         trainer,
-        choose(task, tests, "loop", device=_device(trainer)) if tests else None,
+        choose(task, tests, "loop", device=device_of(trainer)) if tests else None,
         scored,
         np.array([len(client) for client in rows.train]),
         task.learning_rate,
@@ -311,81 +325,12 @@ def _run(
     )
 
 
-def _device(trainer: Trainer) -> str:
-    return str(getattr(trainer, "device"))  # noqa: B009  (not a part of the protocol)
-
-
-def _record(
-    run: ModuleRun, rows: Rows, task: Task, given: dict[str, Any], loss: Loss | None, start: str
-) -> dict[str, Any]:
-    options = {**given, **_options(run, task)}
-    # A run that was stopped is repeated as far as it came.
-    options["rounds"] = len(run.history) or run.plan.rounds
-    left_out = ["model", "data" if "split" in given else "clients"]
-    left_out += ["loss"] * (loss is not None) + ["optimizer"] * ("optimizer" not in options)
-    return {
-        "options": options,
-        "left_out": left_out,
-        "clients": len(rows.train),
-        # Secret noise comes from no seed.
-        "repeatable": all(one.type != "gaussian_noise" for one in run.plan.filters),
-        "rounds_asked": run.plan.rounds,
-        "rounds_done": len(run.history),
-        "why": run.trainer.why,
-        "data_sha256": rows.sha256(),
-        "start_sha256": start,
-        "result_sha256": _fingerprint(run.state),
-    }
-
-
-def _options(run: ModuleRun, task: Task) -> dict[str, Any]:
-    from truststram_lab.federated.hosted.modules import optimizer_record
-
-    plan, trainer, failures = run.plan, run.trainer, run.plan.hosted.failures
-    optimizer = optimizer_record(task.optimizer)
-    return {
-        "strategy": str(plan.hosted.strategy),
-        "epochs": plan.epochs,
-        "batch_size": task.batch_size,
-        **({} if optimizer is None else {"optimizer": optimizer}),
-        "seed": plan.seed,
-        "fraction": plan.hosted.fraction,
-        "drop": failures.drop,
-        "stragglers": failures.stragglers,
-        "hostile": _exact_hostile(failures.hostile),
-        "filters": [one.model_dump(mode="json") for one in plan.filters],
-        "personal": None if plan.personal is None else personal_text(plan.personal),
-        "dtype": task.dtype,
-        "backend": trainer.backend,
-        "chunk": trainer.chunk,
-        "device": _device(trainer),
-    }
-
-
-# The texts on cards round numbers; a record may not.
-
-
-def _exact_hostile(hostile: Hostile | None) -> str | None:
-    if hostile is None:
-        return None
-    factor = "" if hostile.attack == "label_flip" else f"={hostile.factor!r}"
-    return f"{hostile.share!r}:{hostile.attack}{factor}"
-
-
 def _module_of(task: Task, state: Mapping[str, np.ndarray]) -> torch.nn.Module:
     from truststram_lab.learning.virtual.evaluation import load
 
     module = task.new_module()
     load(module, state)
     return module.eval()
-
-
-def _fingerprint(state: Mapping[str, np.ndarray]) -> str:
-    import hashlib
-
-    from truststram_lab.learning import weights
-
-    return hashlib.sha256(weights.encode(dict(state))).hexdigest()
 
 
 def _silent(text: str) -> None:

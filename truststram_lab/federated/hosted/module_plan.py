@@ -11,6 +11,7 @@ import numpy as np
 
 from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.federated.preparation import HOST
+from truststram_lab.federated.record_privacy import EPSILON
 from truststram_lab.learning import weights
 from truststram_lab.learning.metrics import wilson_interval
 from truststram_lab.schemas.federation import (
@@ -21,6 +22,7 @@ from truststram_lab.schemas.federation import (
     RunReport,
     Score,
 )
+from truststram_lab.schemas.privacy import ClientPlan
 from truststram_lab.schemas.simulation import ClientsReport
 from truststram_lab.schemas.splits import parse_split
 
@@ -57,9 +59,21 @@ def run_name(given: str | None, module: object) -> str:
 
 
 def module_plan(
-    run: ModuleRun, rows: Rows, task: Task, name: str, *, holdout: float, split: str | None
+    run: ModuleRun,
+    rows: Rows,
+    task: Task,
+    name: str,
+    *,
+    holdout: float,
+    split: str | None,
+    epsilon: float | None,
 ) -> CreateRun:
-    """The plan of a run of named arrays; ``split`` is None where clients came with their rows."""
+    """The plan of a run of named arrays.
+
+    Args:
+        split: None where clients came with their rows.
+        epsilon: that the run may spend; None without privacy.
+    """
     plan, rate = run.plan, task.learning_rate
     known = {} if rate is None or not 0 < rate <= 100 else {"learning_rate": rate}
     optimizer = optimizer_record(task.optimizer)
@@ -85,7 +99,9 @@ def module_plan(
         split=None if dealt is None else dealt.model_copy(update={"holdout_fraction": holdout}),
         hosted=plan.hosted,
         filters=[*plan.filters],
-        config={"optimizer": told[:1000], "holdout": float(holdout)},
+        privacy=plan.privacy,
+        config={"optimizer": told[:1000], "holdout": float(holdout)}
+        | ({} if epsilon is None else {EPSILON: float(epsilon)}),
     )
 
 
@@ -96,12 +112,14 @@ def module_report(run: ModuleRun, lines: Sequence[Line], losing: Sequence[int]) 
         lines: one a client, empty before the comparison.
         losing: places of those who would do better alone.
     """
+    # Who was in a round is a secret where its clients are hidden.
+    central = isinstance(run.plan.privacy, ClientPlan)
     history = [
         RoundReport(
             number=int(one["round"] or 0),
             accuracy=one["accuracy"],
             loss=float(one["loss"]),
-            metrics={"clients": float(one["clients"] or 0)},
+            metrics={} if central else {"clients": float(one["clients"] or 0)},
         )
         for one in run.history
         if one["loss"] is not None
@@ -118,6 +136,7 @@ def module_report(run: ModuleRun, lines: Sequence[Line], losing: Sequence[int]) 
         device=str(getattr(run.trainer, "device", "cpu")),
         held_out_rows=scored,
         clients=_clients(run, lines, losing),
+        privacy=run.privacy,
     )
 
 

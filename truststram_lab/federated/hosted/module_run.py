@@ -5,14 +5,18 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
-from truststram_lab.learning.training import round_seed
+from truststram_lab.federated.run_spending import RunSpending
+from truststram_lab.learning.training import Stopped, round_seed
 from truststram_lab.learning.virtual import Evaluation, Trainer, Work
 from truststram_lab.learning.weights import State, apply, delta
 from truststram_lab.schemas.filters import Filter
 from truststram_lab.schemas.personal import AnyPersonal
+from truststram_lab.schemas.privacy import PrivacyPlan
+from truststram_lab.schemas.run_privacy import RunPrivacy
 from truststram_lab.schemas.simulation import Hosted
 
 from .client_memory import ClientMemory
@@ -40,6 +44,7 @@ class Plan:
     epochs: int
     seed: int
     filters: Sequence[Filter] = ()
+    privacy: PrivacyPlan | None = None
 
     @property
     def personal(self) -> AnyPersonal | None:
@@ -55,6 +60,7 @@ class ModuleRun:
         scorer: evaluates the rows of ``scored``, the clients that have any held out.
         progress: told in a few words where it is.
         told: the run on the platform, if it has one.
+        spending: its owner's privacy ledger, if it has a budget; ``privacy`` is how that stands.
 
     Attributes:
         state: the global model after the last complete round.
@@ -70,6 +76,8 @@ class ModuleRun:
     state: State
     progress: Callable[[str], None]
     told: Registration | None = None
+    spending: RunSpending | None = None
+    privacy: RunPrivacy | None = None
     history: list[dict[str, float | int | None]] = field(default_factory=list)
     alone: list[Evaluation | None] = field(default_factory=list)
     together: list[Evaluation | None] = field(default_factory=list)
@@ -85,12 +93,33 @@ class ModuleRun:
         weakref.finalize(self, self._memory.close)
         rules = Rules(
             self.plan.hosted, self.plan.seed, self.plan.epochs, self.learning_rate,
-            self.plan.filters,
+            self.plan.filters, self.plan.privacy,
         )  # fmt: skip
         self._rounds = ClientRounds(rules, self.sizes, self._say)
 
     def _say(self, text: str) -> None:
         self.progress(f"round {len(self.history) + 1}, {text}")
+
+    def work(self, announce: Callable[[], Registration | None]) -> Literal["completed", "stopped"]:
+        """Train and compare; an interrupt or a stop of the platform's run ends it early.
+
+        Args:
+            announce: tells the platform of the run, where there is one.
+        """
+        try:
+            self.told = announce()
+            self.train()
+            if self.told is not None:
+                self.told.finish()
+            self.compare()
+            self.tell()
+        except (KeyboardInterrupt, Stopped):
+            return "stopped"
+        finally:
+            self.close()
+            if self.told is not None:
+                self.told.end()
+        return "completed"
 
     def train(self) -> None:
         """All rounds; a ``KeyboardInterrupt`` goes through, and leaves the last whole round.
@@ -102,6 +131,8 @@ class ModuleRun:
         for number in range(1, self.plan.rounds + 1):
             if told is not None:
                 told.wait_for(number)
+            if self.spending is not None:
+                self.spending.reserve(number)
             made = self._rounds.perform(
                 self.trainer, number, self.state, self._memory, self._should_stop
             )
@@ -111,6 +142,9 @@ class ModuleRun:
             found = [one for one in self._score(state) if one is not None]
             if told is not None:
                 told.push(number, change, int(self.sizes.sum()), made.metrics)
+            if self.spending is not None:
+                self.spending.release(number)
+                self.privacy = self.spending.report(number)
             self.state = state
             self.history.append(
                 {
