@@ -15,7 +15,7 @@ from truststram_lab.render import Card, LiveCard, SweepLine, compared, live_swee
 from truststram_lab.schemas.federation import Run
 from truststram_lab.schemas.strategies import AnyStrategy, as_strategy, strategy_text
 from truststram_lab.widgets import LiveView, TerminalView
-from truststram_lab.widgets.kernel import in_kernel
+from truststram_lab.widgets.live import in_kernel, see
 
 from . import session as sessions
 from .drafting import drafted
@@ -151,11 +151,12 @@ class Sweep(Answer, Sequence[FederatedRun]):
 
     def work(self) -> None:
         """Make the runs one after the other, live; an interrupt ends the sweep."""
-        view = (
-            LiveView(self.card, self.request_stop, live=self.live_card, revision=self.revision)
-            if in_kernel()
-            else None
-        )
+        view = None
+        if in_kernel():
+            see(self)
+            view = LiveView(
+                self.card, self.request_stop, live=self.live_card, revision=self.revision
+            )
         try:
             for place, draft in enumerate(self._drafts):
                 if self._stop.is_set():

@@ -54,6 +54,7 @@ __all__ = [
     "follow",
     "in_kernel",
     "publish",
+    "see",
     "seen_in_this_cell",
     "view_of",
 ]
@@ -310,7 +311,7 @@ def view_of(
         hint: how to stop it without a button; None where Kernel > Interrupt stops it.
         waits: whether the cell goes on until the view is closed.
     """
-    _last_seen[run] = execution_count()
+    see(run)
     if not in_kernel():
         return TerminalView(run)
     stop = getattr(run, "request_stop", None)
@@ -337,6 +338,11 @@ def follow(run: Watched, active: Callable[[], bool]) -> None:
         view.close()
 
     threading.Thread(target=keep_up, name="live view", daemon=True).start()
+
+
+def see(run: Watched) -> None:
+    """Note that the output of the cell that runs now has a view of ``run``."""
+    _last_seen[run] = execution_count()
 
 
 def seen_in_this_cell(run: Watched) -> bool:
