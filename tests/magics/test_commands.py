@@ -63,6 +63,11 @@ LINES = {
         ("digits", ["lr=0.1,0.2", "strategy=fedavg|scaffold"]),
         {"seeds": 3},
     ),
+    "%ts_federate digits --clients 50 --dry-run": (
+        "federate",
+        ("digits",),
+        {"clients": 50, "dry_run": True},
+    ),
     "%ts_runs icu-3 contribution": ("runs", ("icu-3", "contribution"), {}),
     "%ts_runs icu-3 contribution --drop 'ward 1' --drop icu": (
         "runs",

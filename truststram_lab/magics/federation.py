@@ -165,6 +165,12 @@ _FLAGS_OF = {
     argument("--seed", metavar="N", type=whole_number, help="0 when left out"),
     argument("--background", action="store_true", help="give the prompt back at once"),
     argument(
+        "--dry-run",
+        dest="dry_run",
+        action="store_true",
+        help="deal the rows and show who has what; train nothing",
+    ),
+    argument(
         "--allow-one-class",
         action="store_true",
         help="accept sites whose rows all have one class",
@@ -177,6 +183,7 @@ _FLAGS_OF = {
         "%ts_federate breast-cancer",
         "%ts_federate breast-cancer --clients 8 --rounds 20 --split dirichlet:0.1",
         "%ts_federate df --target died --by hospital --as icu",
+        "%ts_federate digits --clients 50 --split dirichlet:0.1 --dry-run",
         "%ts_federate breast-cancer --dp 3",
         "%ts_federate breast-cancer --sweep lr=0.03,0.1,0.3 --seeds 3",
         "%ts_federate digits --clients 1000 --rounds 50 --strategy scaffold --split dirichlet:0.3",

@@ -7,6 +7,7 @@ from .card import Card, LiveCard
 from .comparison import compared, comparison_card
 from .consent import preview_card
 from .contributions import contributions_card, without_card
+from .dealt import dealt_card
 from .federation import live_run_card, run_card, runs_card
 from .participants import (
     federation_card,
@@ -31,6 +32,7 @@ __all__ = [
     "compared",
     "comparison_card",
     "contributions_card",
+    "dealt_card",
     "deployments_card",
     "doctor_card",
     "federation_card",

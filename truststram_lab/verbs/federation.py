@@ -22,6 +22,7 @@ from . import session as sessions
 from .choices import not_an_action
 from .comparing import RunComparison, compare
 from .contributing import RunContributions, RunWithout, contribution
+from .dealing import Dealt
 from .drafting import drafted
 from .live import follow
 from .results import RunList, RunReplay, RunSent
@@ -66,7 +67,8 @@ def federate(
     stragglers: float | None = None,
     hostile: str | None = None,
     personal: str | AnyPersonal | None = None,
-) -> FederatedRun:
+    dry_run: bool = False,
+) -> FederatedRun | Dealt:
     """Train one model across simulated sites on this kernel's device, and deploy it.
 
     Args:
@@ -103,16 +105,17 @@ def federate(
             ``0.2:scale=10``.
         personal: each client also has a model of its own, ``ditto:lambda=0.1`` or
             ``fedper:head=LAYER``; it is scored beside the others and goes with the run.
+        dry_run: deal the rows, show who has what, and train nothing; nobody need be signed in.
 
     Returns:
-        The run; its card shows alone, federated and pooled.
+        The run; its card shows alone, federated and pooled. With ``dry_run`` who has what.
 
     Raises:
         NotSignedInError, InvalidInputError: before anything trains.
         PrivacyBudgetError: the run would pass ``dp_limit``; nothing trained.
         RunStoppedError: it was interrupted; ``%ts_runs NAME resume`` goes on.
     """
-    session = sessions.require("federating")
+    session = None if dry_run else sessions.require("federating")
     draft = drafted(
         data, target=target, name=name, clients=clients, rounds=rounds, split=split, by=by,
         positive=positive, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
@@ -121,6 +124,8 @@ def federate(
         bounds=bounds, fraction=fraction, drop=drop, stragglers=stragglers, hostile=hostile,
         personal=personal,
     )  # fmt: skip
+    if session is None:
+        return Dealt(draft.prepared)
     run = announced(session, draft)
     return run.start() if background else follow(run, begin=run.start)
 
