@@ -13,6 +13,7 @@ from truststram_lab.schemas.serving import (
     Prediction,
     PredictRequest,
     PredictResponse,
+    ScalingConfig,
 )
 from truststram_lab.transport import Call, Resource, call
 from truststram_lab.transport.calls import D
@@ -41,16 +42,36 @@ class Deployments(Resource[D]):
         return Call("GET", f"/api/v1/deployments/{segment(name, 'a deployment')}", Deployment)
 
     @call
-    def create(self, model: ModelRef, *, environment: str | None = None) -> Call[Deployment]:
+    def create(
+        self,
+        model: ModelRef,
+        *,
+        environment: str | None = None,
+        scaling_config: ScalingConfig | Mapping[str, Any] | None = None,
+    ) -> Call[Deployment]:
         """Point the endpoint of the model at a version.
 
         Args:
             model: "icu" is its latest version, "icu:3" that one, and "icu@champion" the one
                 that the alias names now; the deployment stays on it when the alias moves.
             environment: None is the platform's own.
+            scaling_config: ``min_instances`` workers of its own, up to ``max_instances`` under
+                load, unless ``auto_scaling`` is False; None shares the platform's workers.
+
+        Raises:
+            ModelNotFoundError: no such model or version.
+            InsufficientResourcesError: the minimum does not fit on the platform's computer.
         """
-        body = CreateDeployment(model=model_ref(model), environment=environment)
+        body = CreateDeployment(
+            model=model_ref(model),
+            environment=environment,
+            scaling_config=None if scaling_config is None else _scaling(scaling_config),
+        )
         return Call("POST", "/api/v1/deployments", Deployment, json=body)
+
+
+def _scaling(asked: ScalingConfig | Mapping[str, Any]) -> ScalingConfig:
+    return asked if isinstance(asked, ScalingConfig) else ScalingConfig.model_validate(dict(asked))
 
 
 class Inference(Resource[D]):

@@ -1101,13 +1101,14 @@ export interface components {
          * @description Point the endpoint of ``model`` ("name", "name:version" or "name@alias").
          *
          *     Without an ``environment`` it is the platform's own: ``sandbox`` on this computer's private
-         *     one, ``production`` on a team's.
+         *     one, ``production`` on a team's. Without a ``scaling_config`` it shares its workers.
          */
         CreateDeployment: {
             /** Environment */
             environment?: string | null;
             /** Model */
             model: string;
+            scaling_config?: components["schemas"]["ScalingConfig"] | null;
         };
         /** CreateFederation */
         CreateFederation: {
@@ -1296,7 +1297,9 @@ export interface components {
          * @description An endpoint (stable URL) and the version its traffic goes to.
          *
          *     ``reference`` is how the version was named where that was by an alias, such as
-         *     ``icu@champion``: the alias may move, the deployment stays on ``version``.
+         *     ``icu@champion``: the alias may move, the deployment stays on ``version``. ``runtime`` is
+         *     what computes it, and ``runtime_reason`` why that one; ``scaling`` is None where it shares its
+         *     workers with others.
          */
         Deployment: {
             /** Created At */
@@ -1315,6 +1318,17 @@ export interface components {
             reference?: string | null;
             /** Revision */
             revision: number;
+            /**
+             * Runtime
+             * @default network
+             */
+            runtime: string;
+            /**
+             * Runtime Reason
+             * @default
+             */
+            runtime_reason: string;
+            scaling?: components["schemas"]["Scaling"] | null;
             /**
              * Status
              * @enum {string}
@@ -2484,6 +2498,40 @@ export interface components {
             size_bytes: number;
             /** Steps */
             steps?: components["schemas"]["FilterStep"][];
+        };
+        /**
+         * Scaling
+         * @description How a deployment's own workers scale, and how many ``instances`` there are now.
+         *
+         *     A deployment that nobody asked since the platform's start has none yet.
+         */
+        Scaling: {
+            /** Instances */
+            instances: number;
+            /** Max Instances */
+            max_instances: number;
+            /** Min Instances */
+            min_instances: number;
+        };
+        /**
+         * ScalingConfig
+         * @description Workers of a deployment's own: ``min_instances`` always, up to ``max_instances`` on load.
+         *
+         *     ``auto_scaling`` off keeps the minimum.
+         */
+        ScalingConfig: {
+            /**
+             * Auto Scaling
+             * @default true
+             */
+            auto_scaling: boolean;
+            /** Max Instances */
+            max_instances?: number | null;
+            /**
+             * Min Instances
+             * @default 1
+             */
+            min_instances: number;
         };
         /**
          * Score
