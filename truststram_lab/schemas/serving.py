@@ -136,7 +136,8 @@ class Prediction(Schema):
     """The answer for one row.
 
     ``confidence`` is the probability of the positive class for two classes, else of the
-    predicted one; ``confidence_class`` says which, so that nobody can misread it.
+    predicted one; ``confidence_class`` says which, so that nobody can misread it. A regression
+    has a ``value`` instead: no probabilities and no confidence, and ``label`` is the value's text.
     """
 
     prediction_id: str
@@ -144,15 +145,16 @@ class Prediction(Schema):
     version: int
     label: str
     probabilities: dict[str, float]
-    confidence: float
-    confidence_class: str
+    confidence: float | None = None
+    confidence_class: str | None = None
+    value: float | None = None
     explanation: Explanation | None = None
     latency_ms: float = 0.0
 
     @property
-    def result(self) -> str:
-        """The predicted label."""
-        return self.label
+    def result(self) -> str | float:
+        """The predicted label; of a regression the value."""
+        return self.label if self.value is None else self.value
 
 
 class PredictResponse(Schema):

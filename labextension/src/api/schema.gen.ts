@@ -1944,13 +1944,20 @@ export interface components {
          * @description The answer for one row.
          *
          *     ``confidence`` is the probability of the positive class for two classes, else of the
-         *     predicted one; ``confidence_class`` says which, so that nobody can misread it.
+         *     predicted one; ``confidence_class`` says which, so that nobody can misread it. A regression
+         *     has a ``value`` instead: no probabilities and no confidence, and ``label`` is the value's text.
          */
         Prediction: {
-            /** Confidence */
-            confidence: number;
-            /** Confidence Class */
-            confidence_class: string;
+            /**
+             * Confidence
+             * @default null
+             */
+            confidence: number | null;
+            /**
+             * Confidence Class
+             * @default null
+             */
+            confidence_class: string | null;
             /** @default null */
             explanation: components["schemas"]["Explanation"] | null;
             /** Label */
@@ -1968,6 +1975,11 @@ export interface components {
             probabilities: {
                 [key: string]: number;
             };
+            /**
+             * Value
+             * @default null
+             */
+            value: number | null;
             /** Version */
             version: number;
         };
@@ -2596,16 +2608,23 @@ export interface components {
          *
          *     Two classes: the network has one output, the log-odds of ``positive_class``.
          *     More: one logit a class, in the order of ``classes``; ``positive_class`` is None.
+         *     A regression has no classes: its output is the target's value.
          */
         Signature: {
             /** Classes */
-            classes: string[];
+            classes?: string[];
             /** Columns */
             columns: components["schemas"]["Column"][];
             /** Positive Class */
             positive_class?: string | null;
             /** Target */
             target: string;
+            /**
+             * Task
+             * @default classification
+             * @enum {string}
+             */
+            task: "classification" | "regression";
         };
         /**
          * SiteDescription

@@ -11,7 +11,7 @@ import itertools
 import json
 import operator
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,17 +189,17 @@ class Writer:
 
     def __init__(self, label: str, signature: Signature) -> None:
         model, _, version = label.rpartition(":")
-        self._classes = [_text(name) for name in signature.classes]
-        positive = signature.positive_class
-        self._positive = None if positive is None else signature.classes.index(positive)
-        likely = ",".join(f"{name}:%r" for name in self._classes)
-        self._row = (
-            f'{{"prediction_id":"%s","model":{_text(model)},"version":{version},"label":%s,'
-            f'"probabilities":{{{likely}}},"confidence":%r,"confidence_class":%s,'
-            '"explanation":%s,"latency_ms":%s}'
-        )
-        # Names are in the template already, so a percent sign of theirs is two.
-        self._plain = [name.replace("%%", "%") for name in self._classes]
+        self._plain = [json.dumps(name, ensure_ascii=False) for name in signature.classes]
+        self._positive = None
+        if signature.positive_class is not None:
+            self._positive = signature.classes.index(signature.positive_class)
+        head = f'{{"prediction_id":"%s","model":{_text(model)},"version":{version},"label":%s,'
+        tail = '"explanation":%s,"latency_ms":%s}'
+        likely = ",".join(f"{_text(name)}:%r" for name in signature.classes)
+        told = '"confidence":%r,"confidence_class":%s,"value":null,'
+        self._row = f'{head}"probabilities":{{{likely}}},{told}{tail}'
+        nothing = '"probabilities":{},"confidence":null,"confidence_class":null,"value":%r,'
+        self._value = f"{head}{nothing}{tail}"
 
     def __call__(
         self,
@@ -214,22 +214,33 @@ class Writer:
         """The answer to one request.
 
         Args:
-            outputs: probabilities (rows, classes).
+            outputs: probabilities (rows, classes), or values (rows, 1).
             many: number the rows' ids.
         """
-        best = outputs.argmax(axis=1).tolist()
         took_ms = f"{(time.monotonic() - started_s) * 1000.0:.3f}"
-        rows = []
-        for place, (values, label) in enumerate(zip(outputs.tolist(), best, strict=True)):
+        ids = [f"{id}.{first + place}" for place in range(len(outputs))] if many else [id]
+        whys = ["null"] * len(outputs)
+        if explanations is not None:
+            whys = [each.model_dump_json() for each in explanations]
+        write = self._values if not self._plain else self._classes
+        return f'{{"predictions":[{",".join(write(outputs, ids, whys, took_ms))}]}}'.encode()
+
+    def _classes(
+        self, outputs: np.ndarray, ids: list[str], whys: list[str], took_ms: str
+    ) -> Iterator[str]:
+        best = outputs.argmax(axis=1).tolist()
+        for id, why, label, values in zip(ids, whys, best, outputs.tolist(), strict=True):
             told = label if self._positive is None else self._positive
-            why = "null" if explanations is None else explanations[place].model_dump_json()
-            own = f"{id}.{first + place}" if many else id
-            name = self._plain[label]
-            rows.append(
-                self._row % (own, name, *values, values[told], self._plain[told], why, took_ms)
-            )
-        return f'{{"predictions":[{",".join(rows)}]}}'.encode()
+            name, told_name = self._plain[label], self._plain[told]
+            yield self._row % (id, name, *values, values[told], told_name, why, took_ms)
+
+    def _values(
+        self, outputs: np.ndarray, ids: list[str], whys: list[str], took_ms: str
+    ) -> Iterator[str]:
+        for id, why, value in zip(ids, whys, outputs[:, 0].tolist(), strict=True):
+            yield self._value % (id, f'"{value!r}"', value, why, took_ms)
 
 
 def _text(name: str) -> str:
+    """A name as a part of a template, where a percent sign is two."""
     return json.dumps(name, ensure_ascii=False).replace("%", "%%")

@@ -15,12 +15,16 @@ __all__ = [
     "Answer",
     "Backend",
     "BackendEvent",
+    "Conversion",
     "Place",
     "Question",
+    "Runtime",
     "ServedVersion",
     "VersionStatus",
 ]
 
+#: networks in numpy, estimators in onnxruntime, or in scikit-learn itself
+Runtime = Literal["network", "onnx", "sklearn"]
 VersionStatus = Literal["ready", "starting", "failed", "drained"]
 
 
@@ -46,8 +50,10 @@ class ServedVersion:
     Args:
         id: the version's own id; two versions never share one.
         label: how people call it, for example ``breast-cancer:3``.
-        weights: the safetensors file, a path the platform itself made.
+        weights: the file that the runtime computes with, a path the platform itself made.
         weights_sha256: of the file's content; a worker loads nothing else.
+        architecture, statistics: of a network; an estimator's file has all of it.
+        runtime: which kind of worker computes it.
         place: None shares the workers of its kind with all others.
     """
 
@@ -55,15 +61,20 @@ class ServedVersion:
     label: str
     weights: Path
     weights_sha256: str
-    architecture: Architecture
+    architecture: Architecture | None
     signature: Signature
-    statistics: Statistics
+    statistics: Statistics | None
+    runtime: Runtime = "network"
     place: Place | None = None
 
-    @property
-    def runtime(self) -> str:
-        """Which kind of worker computes it."""
-        return "network"
+
+@dataclass(frozen=True)
+class Conversion:
+    """What is to compute an estimator, and why; ``content`` is a new file for that, if any."""
+
+    runtime: Runtime
+    reason: str
+    content: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,15 @@ class Backend(Protocol):
         Raises:
             PlatformError: its weights are missing, damaged or do not fit.
             InsufficientResourcesError: its place's minimum does not fit; none of it is kept.
+        """
+        ...
+
+    def convert(self, version: ServedVersion) -> Conversion:
+        """Whether onnxruntime answers as an estimator's own scikit-learn does.
+
+        Raises:
+            PlatformError: its file is missing, damaged, or holds an unknown type.
+            ConfigurationError: the platform has no scikit-learn to read it with.
         """
         ...
 

@@ -78,18 +78,19 @@ def batch_header(jobs: Sequence[Job]) -> dict[str, Any]:
     }
 
 
-def load_header(version: ServedVersion) -> dict[str, Any]:
+def load_header(version: ServedVersion, op: str = "load") -> dict[str, Any]:
     """Everything a worker needs to build the version."""
+    architecture, statistics = version.architecture, version.statistics
     described = {
         "id": version.id,
         "label": version.label,
         "weights": str(version.weights),
         "weights_sha256": version.weights_sha256,
-        "architecture": version.architecture.model_dump(mode="json"),
+        "architecture": None if architecture is None else architecture.model_dump(mode="json"),
         "signature": version.signature.model_dump(mode="json"),
-        "statistics": version.statistics.model_dump(mode="json"),
+        "statistics": None if statistics is None else statistics.model_dump(mode="json"),
     }
-    return {"op": "load", "version": described}
+    return {"op": op, "version": described}
 
 
 def checked(header: dict[str, Any]) -> dict[str, Any]:

@@ -8,20 +8,30 @@ import time
 from collections import Counter, deque
 from concurrent.futures import Future
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from truststram_lab.exceptions import (
+    ConfigurationError,
     ConflictError,
     PlatformUnavailableError,
     TrustStramException,
 )
 
-from .interface import Answer, BackendEvent, Place, Question, ServedVersion, VersionStatus
-from .jobs import Job, fail
+from .interface import (
+    Answer,
+    BackendEvent,
+    Conversion,
+    Place,
+    Question,
+    ServedVersion,
+    VersionStatus,
+)
+from .jobs import Job, checked, fail, load_header
 from .member import STOPPING, Member
 from .nursery import Nursery
 from .pool import Pool
-from .process import WorkerProcess
+from .process import WorkerDiedError, WorkerProcess
 from .resources import check_fits, core_count, own_bytes, room
 from .watch import Watch
 
@@ -31,6 +41,12 @@ log = logging.getLogger(__name__)
 
 #: Seconds without an answer to a batch after which the worker counts as stuck.
 STUCK_S = 60.0
+
+#: Seconds for converting an estimator and comparing it split by split.
+_CONVERT_S = 300.0
+
+#: what is not installed with the platform -> the runtime that needs it
+_PACKAGES = {"skops": "sklearn", "onnxruntime": "onnx"}
 
 #: Seconds that a batch in work has to end when the backend is closed.
 _GRACE_S = 1.0
@@ -88,6 +104,28 @@ class LocalBackend:
             if version.place is not None:
                 self.release(version.place.id)
             raise
+
+    def convert(self, version: ServedVersion) -> Conversion:
+        """In a process of its own that ends afterwards; see ``Backend.convert``."""
+        nursery = self.nursery("sklearn")
+        try:
+            worker = WorkerProcess(nursery)
+            try:
+                question = load_header(version, "convert")
+                header, bodies = worker.ask(question, timeout_s=_CONVERT_S)
+            finally:
+                worker.end()
+        except WorkerDiedError as error:
+            return Conversion(
+                "sklearn", f"Served by scikit-learn itself: while it was converted, {error}"
+            )
+        finally:
+            with self._lock:
+                needed = any(pool.runtime == "sklearn" for pool in self._pools.values())
+            if not needed:
+                nursery.close()
+        found = checked(header)
+        return Conversion(found["runtime"], found["reason"], bodies[0] if bodies else None)
 
     def release(self, place: str) -> None:
         """Let a place's workers finish what they have and end; see ``Backend.release``."""
@@ -183,6 +221,12 @@ class LocalBackend:
 
     def nursery(self, runtime: str) -> Nursery:
         """Where workers of a runtime come from."""
+        for package, needed_by in _PACKAGES.items():
+            if needed_by == runtime and find_spec(package) is None:
+                raise ConfigurationError(
+                    f"Serving this model needs the package {package}, which the platform's "
+                    "environment lacks; run pip install 'truststram-lab[models]' there."
+                )
         with self._lock:
             return self._nurseries.setdefault(runtime, Nursery(runtime))
 

@@ -27,7 +27,7 @@ import sys
 __all__ = ["RUNTIMES", "main"]
 
 #: what a worker runs -> the module that loads its libraries
-RUNTIMES = {"network": "network"}
+RUNTIMES = {"network": "network", "onnx": "onnx", "sklearn": "native"}
 
 
 def main(runtime: str, fd: int) -> None:

@@ -9,6 +9,8 @@ load        ``version``: id, label, weights, ...            ``loaded``: its id
 predict     ``id``, ``questions``: id, time, first, total;  ``answers``: status and rows;
             a body each                                     a body each; or ``unknown``: the
                                                             id, which is to be loaded first
+convert     ``version``, of the runtime ``sklearn``         ``runtime``, ``reason``; the
+                                                            converted file, if it is served
 forget      ``id``                                          ``forgotten``: the id
 inspect     nothing                                         ``modules``, ``versions``
 ==========  ==============================================  =================================
@@ -97,6 +99,8 @@ class Worker:
                     return self._predict(header, bodies)
                 case "load":
                     return self._load(header["version"]), []
+                case "convert":
+                    return _converted(header["version"])
                 case "forget":
                     self._versions.pop(header["id"], None)
                     return {"forgotten": header["id"]}, []
@@ -125,6 +129,25 @@ class Worker:
         found = _answered(loaded, header["questions"], bodies, traces)
         told = {"answers": [(status, rows) for status, rows, _ in found], "traces": traces}
         return told, [body for _, _, body in found]
+
+
+def _converted(described: dict[str, Any]) -> Reply:
+    from .native import open_model
+
+    found = open_model(described)
+    try:
+        from .conversion import NotConvertedError, convert
+    except ModuleNotFoundError as error:
+        return _stays(f"the package {error.name} is not installed"), []
+    try:
+        content, told = convert(found)
+    except NotConvertedError as error:
+        return _stays(str(error)), []
+    return {"runtime": "onnx", "reason": told}, [content]
+
+
+def _stays(reason: str) -> dict[str, Any]:
+    return {"runtime": "sklearn", "reason": f"Served by scikit-learn itself: {reason}"}
 
 
 def _answered(
