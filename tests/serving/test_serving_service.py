@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from served_estimators import rows_of_table, signature_of, trained
 from served_models import (
     BINARY,
     MANY,
@@ -80,6 +81,17 @@ class World:
                 statistics=statistics_of(signature),
             ),
         )
+
+    def register_estimator(self, name, model):
+        with self.blobs.writer(self.org) as writer:
+            writer.write(model.to_bytes())
+            sha256 = writer.sha256
+            self.registry.keep(self.org, writer, sha256)
+        self.registry.create_model(self.org, CreateModel(name=name, framework="scikit-learn"))
+        version = CreateVersion(
+            format="skops", weights_sha256=sha256, signature=signature_of(model)
+        )
+        return self.registry.create_version(self.org, name, version)
 
     def deploy(self, ref, organisation=None, **options):
         request = CreateDeployment(model=ref, **options)
@@ -396,3 +408,29 @@ def test_killing_the_worker_under_concurrent_requests_loses_none(world, tmp_path
             np.testing.assert_allclose(future.result(120), expected[i], atol=1e-12)
     # Under load there may be one more than the one that replaced it.
     assert backend.counts.workers >= 2
+
+
+def test_an_estimator_is_converted_once_and_the_deployment_says_so(world):
+    model, frame = trained("logistic_regression", "two")
+    world.register_estimator("risk", model)
+    (row,) = rows_of_table(frame.iloc[:1])
+    first = world.deploy("risk")
+    assert first.runtime == "onnx"
+    assert "LogisticRegression was converted to ONNX" in first.runtime_reason
+    assert world.deploy("risk", environment="other").runtime_reason == first.runtime_reason
+    backend = world.serving._backend
+    assert [e.type for e in backend.events()].count("version.ready") == 2, "loaded, not converted"
+    wanted = model.predict_proba(frame.iloc[:1])[0, 1]
+    for ref in ("risk", "risk:1"):
+        assert world.predict(ref, row)[0].confidence == pytest.approx(wanted, abs=1e-5)
+    world.serving.close()
+    world.serving = ServingService(world.engine, world.blobs, world.settings)
+    assert world.predict("risk", row)[0].confidence == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_version_that_was_never_deployed_is_computed_by_its_own_library(world):
+    model, frame = trained("ridge", "regression")
+    world.register_estimator("cost", model)
+    (row,) = rows_of_table(frame.iloc[:1])
+    assert world.predict("cost:1", row)[0].value == pytest.approx(model.predict(frame.iloc[:1])[0])
+    assert "sklearn" in {e.data.get("pool") for e in world.serving._backend.events()}

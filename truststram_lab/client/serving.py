@@ -20,9 +20,11 @@ from truststram_lab.transport.calls import D
 
 from .refs import ModelRef, model_ref, segment
 
-__all__ = ["Deployments", "Inference"]
+__all__ = ["Deployments", "Inference", "deployment_call"]
 
 _PREDICT_S = 60.0
+#: an estimator is converted and compared split by split
+_DEPLOY_S = 330.0
 
 
 class Deployments(Resource[D]):
@@ -62,12 +64,21 @@ class Deployments(Resource[D]):
             ModelNotFoundError: no such model or version.
             InsufficientResourcesError: the minimum does not fit on the platform's computer.
         """
-        body = CreateDeployment(
-            model=model_ref(model),
-            environment=environment,
-            scaling_config=None if scaling_config is None else _scaling(scaling_config),
-        )
-        return Call("POST", "/api/v1/deployments", Deployment, json=body)
+        return deployment_call(model, environment, scaling_config)
+
+
+def deployment_call(
+    model: ModelRef,
+    environment: str | None,
+    scaling_config: ScalingConfig | Mapping[str, Any] | None,
+) -> Call[Deployment]:
+    """Points the endpoint of the model at a version; see ``Deployments.create``."""
+    body = CreateDeployment(
+        model=model_ref(model),
+        environment=environment,
+        scaling_config=None if scaling_config is None else _scaling(scaling_config),
+    )
+    return Call("POST", "/api/v1/deployments", Deployment, json=body, timeout_s=_DEPLOY_S)
 
 
 def _scaling(asked: ScalingConfig | Mapping[str, Any]) -> ScalingConfig:

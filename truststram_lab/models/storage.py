@@ -11,7 +11,7 @@ from typing import Any
 
 from ..exceptions import ConfigurationError, InvalidInputError, NotFoundError
 
-__all__ = ["estimator_state", "read_state", "write_state"]
+__all__ = ["estimator_bytes", "estimator_state", "read_state", "state_bytes", "write_state"]
 
 FORMAT = "truststram-lab model 1"
 
@@ -42,9 +42,7 @@ def write_state(path: str | Path, state: dict[str, Any]) -> Path:
         InvalidInputError: it holds a type that could not be read again, by its name.
         ConfigurationError: skops is not installed.
     """
-    skops = _skops()
-    data = skops.dumps({"format": FORMAT, **state})
-    _refuse_unknown(skops.get_untrusted_types(data=data), "This model")
+    data = state_bytes(state)
     path = Path(path)
     if not path.parent.is_dir():
         raise NotFoundError(f"There is no folder {str(path.parent)!r}; create it first.")
@@ -59,6 +57,24 @@ def write_state(path: str | Path, state: dict[str, Any]) -> Path:
         Path(partial).unlink(missing_ok=True)
         raise
     return path
+
+
+def state_bytes(state: dict[str, Any]) -> bytes:
+    """``state`` as what ``write_state`` writes; raises as that does."""
+    return estimator_bytes({"format": FORMAT, **state})
+
+
+def estimator_bytes(estimator: Any) -> bytes:
+    """An estimator, or whatever else consists of known types, as skops writes it.
+
+    Raises:
+        InvalidInputError: it holds a type that could not be read again, by its name.
+        ConfigurationError: skops is not installed.
+    """
+    skops = _skops()
+    data: bytes = skops.dumps(estimator)
+    _refuse_unknown(skops.get_untrusted_types(data=data), "This model")
+    return data
 
 
 def read_state(path: str | Path) -> dict[str, Any]:

@@ -1234,15 +1234,18 @@ export interface components {
         /**
          * CreateVersion
          * @description A version to register; its blobs must have been uploaded before.
+         *
+         *     ``safetensors`` are the weights of a network, which ``architecture`` and ``statistics``
+         *     describe; ``skops`` is an estimator, which has all of it in its file.
          */
         CreateVersion: {
-            architecture: components["schemas"]["Architecture"];
+            architecture?: components["schemas"]["Architecture"] | null;
             /**
              * Format
              * @default safetensors
-             * @constant
+             * @enum {string}
              */
-            format: "safetensors";
+            format: "safetensors" | "skops";
             /** Label */
             label?: string | null;
             /** @default {} */
@@ -1252,7 +1255,7 @@ export interface components {
                 [key: string]: number;
             };
             signature: components["schemas"]["Signature"];
-            statistics: components["schemas"]["Statistics"];
+            statistics?: components["schemas"]["Statistics"] | null;
             /** Weights Sha256 */
             weights_sha256: string;
         };
@@ -1834,7 +1837,7 @@ export interface components {
          * @description An immutable version: weights by content, how to build them, what they take in.
          */
         ModelVersion: {
-            architecture: components["schemas"]["Architecture"];
+            architecture?: components["schemas"]["Architecture"] | null;
             /** Created At */
             created_at: string;
             /** Format */
@@ -1855,7 +1858,7 @@ export interface components {
             signature: components["schemas"]["Signature"];
             /** Size Bytes */
             size_bytes: number;
-            statistics: components["schemas"]["Statistics"];
+            statistics?: components["schemas"]["Statistics"] | null;
             /** Weights Sha256 */
             weights_sha256: string;
         };

@@ -143,6 +143,26 @@ class Deployments:
             newest = _newest_revisions(connection, [row.id]).get(row.id) if row else None
         return None if newest is None or newest.status not in _WORKING else _serving(newest)
 
+    def conversion(self, version_id: str) -> Serving | None:
+        """How an estimator's version is computed, if it was deployed before."""
+        query = (
+            select(revisions, models.c.name)
+            .join(models, models.c.id == revisions.c.model_id)
+            .join(
+                model_versions,
+                and_(
+                    model_versions.c.model_id == revisions.c.model_id,
+                    model_versions.c.sequence == revisions.c.version_sequence,
+                ),
+            )
+            .where(model_versions.c.id == version_id, revisions.c.runtime.is_not(None))
+            .order_by(revisions.c.created_at.desc())
+            .limit(1)
+        )
+        with reading(self._engine) as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _serving(row)
+
     def _scaling(self, revision: Row[Any]) -> Scaling | None:
         if revision.scaling is None:
             return None
@@ -198,6 +218,7 @@ def _serving(row: Row[Any]) -> Serving:
         revision_id=str(found["id"]),
         scaling=None if asked is None else ScalingConfig.model_validate(asked),
         runtime=found["runtime"],
+        runtime_reason=found.get("runtime_reason"),
         converted_sha256=found["converted_sha256"],
     )
 

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -24,12 +25,18 @@ from truststram_lab.schemas.serving import (
     PredictResponse,
 )
 from truststram_lab.server import strict_json
-from truststram_lab.server.serving.interface import Answer, Backend, Question, ServedVersion
+from truststram_lab.server.serving.interface import (
+    Answer,
+    Backend,
+    Question,
+    Runtime,
+    ServedVersion,
+)
 from truststram_lab.server.serving.jobs import check_request, joined
 from truststram_lab.server.serving.local import LocalBackend
 from truststram_lab.server.settings import Settings
 from truststram_lab.server.stores import outbox
-from truststram_lab.server.stores.blobs import BlobStore
+from truststram_lab.server.stores.blobs import Blob, BlobStore
 from truststram_lab.server.stores.engine import on_commit, reading, writing
 from truststram_lab.server.stores.ids import new_id, timestamp
 
@@ -107,11 +114,18 @@ class ServingService:
         version = self._registry.resolve(organisation_id, asked)
         wanted = Serving(version.model, version.sequence, new_id("rev"), request.scaling_config)
         former = self._deployments.current(organisation_id, version.model, environment)
+        made: Blob | None = None
+        if wanted.place is not None and not wanted.is_same(former):
+            self._backend.check_room(str(asked), wanted.place)
         if wanted.is_same(former):
             assert former is not None
             wanted = former
+        else:
+            wanted, made = self._computed_by(organisation_id, version, wanted)
         self._backend.apply(self._served(organisation_id, version, wanted))
         with writing(self._engine) as connection:
+            if made is not None:
+                self._blobs.record(connection, organisation_id, made, timestamp())
             model = find_model(connection, organisation_id, version.model)
             row = record_deployment(
                 connection,
@@ -125,6 +139,34 @@ class ServingService:
             self._backend.release(former.place.id)
         with reading(self._engine) as connection:
             return self._deployments.views(connection, [row])[0]
+
+    def _computed_by(
+        self, organisation_id: str, version: ModelVersion, wanted: Serving
+    ) -> tuple[Serving, Blob | None]:
+        """``wanted`` with what is to compute the version, and the file that was made for that.
+
+        An estimator is converted once, at its first deployment.
+        """
+        if version.format == "safetensors":
+            return replace(wanted, runtime="network"), None
+        known = self._deployments.conversion(version.id)
+        if known is not None:
+            same = replace(
+                wanted,
+                runtime=known.runtime,
+                runtime_reason=known.runtime_reason,
+                converted_sha256=known.converted_sha256,
+            )
+            return same, None
+        found = self._backend.convert(self._served(organisation_id, version, None))
+        made = None if found.content is None else self._blobs.put(organisation_id, found.content)
+        computed = replace(
+            wanted,
+            runtime=found.runtime,
+            runtime_reason=found.reason,
+            converted_sha256=None if made is None else made.sha256,
+        )
+        return computed, made
 
     def list_deployments(
         self, organisation_id: str, *, limit: int, cursor: str | None, search: str | None = None
@@ -200,6 +242,10 @@ class ServingService:
             serving = self._deployments.serving(organisation_id, asked.name)
             asked = Reference(serving.model, str(serving.sequence))
         version = self._registry.resolve(organisation_id, asked)
+        if serving is None and version.format != "safetensors":
+            # A version by itself shares its workers, and the conversion, if it was deployed once.
+            known = self._deployments.conversion(version.id)
+            serving = None if known is None else replace(known, scaling=None)
         served = self._served(organisation_id, version, serving)
         with self._lock:
             # An answer that was read before a change must not be remembered after it.
@@ -219,14 +265,19 @@ class ServingService:
     def _served(
         self, organisation_id: str, version: ModelVersion, serving: Serving | None
     ) -> ServedVersion:
+        converted = None if serving is None else serving.converted_sha256
+        sha256 = converted or version.weights_sha256
+        estimator: Runtime = "sklearn" if converted is None else "onnx"
         return ServedVersion(
-            id=version.id,
+            # Where a version is computed in two ways, they are two to a worker.
+            id=version.id if converted is None else f"{version.id}/{converted[:16]}",
             label=f"{version.model}:{version.sequence}",
-            weights=self._blobs.path(organisation_id, version.weights_sha256),
-            weights_sha256=version.weights_sha256,
+            weights=self._blobs.path(organisation_id, sha256),
+            weights_sha256=sha256,
             architecture=version.architecture,
             signature=version.signature,
             statistics=version.statistics,
+            runtime="network" if version.format == "safetensors" else estimator,
             place=None if serving is None else serving.place,
         )
 

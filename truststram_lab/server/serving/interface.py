@@ -143,6 +143,14 @@ class Backend(Protocol):
         """
         ...
 
+    def check_room(self, label: str, place: Place) -> None:
+        """Refuse a place whose minimum cannot fit, before anything is loaded for it.
+
+        Raises:
+            InsufficientResourcesError: says what is there and what is needed.
+        """
+        ...
+
     def convert(self, version: ServedVersion) -> Conversion:
         """Whether onnxruntime answers as an estimator's own scikit-learn does.
 

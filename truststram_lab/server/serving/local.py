@@ -105,6 +105,11 @@ class LocalBackend:
                 self.release(version.place.id)
             raise
 
+    def check_room(self, label: str, place: Place) -> None:
+        """Refuse what cannot fit; see ``Backend.check_room``."""
+        with self._lock:
+            check_fits(label, place.minimum, self._running(), 0)
+
     def convert(self, version: ServedVersion) -> Conversion:
         """In a process of its own that ends afterwards; see ``Backend.convert``."""
         nursery = self.nursery("sklearn")

@@ -57,7 +57,7 @@ def check_fits(label: str, wanted: int, running: int, each_bytes: int) -> None:
     """Refuse ``wanted`` workers more than ``running`` if they do not fit.
 
     Args:
-        each_bytes: what one of them was measured to take.
+        each_bytes: what one of them was measured to take; 0 if that is not known yet.
 
     Raises:
         InsufficientResourcesError: says what is there, what is needed, and how many fit.
@@ -67,9 +67,9 @@ def check_fits(label: str, wanted: int, running: int, each_bytes: int) -> None:
         return
     free = free_bytes("cpu")
     memory = "" if free is None else f" and {free / 2**20:,.0f} MiB free"
+    each = f" of {each_bytes / 2**20:,.1f} MiB each" if each_bytes else ""
     raise InsufficientResourcesError(
-        f"{label} needs {wanted} more workers of {each_bytes / 2**20:,.1f} MiB each, but {fits} "
+        f"{label} needs {wanted} more workers{each}, but {fits} "
         f"fit beside the {running} that run ({core_count():g} cores{memory}); lower "
-        "min_instances, or deploy to fewer endpoints.",
-        retry_after=30.0,
+        "min_instances, or deploy to fewer endpoints."
     )
