@@ -31,6 +31,7 @@ PARTS = (
     "delta_chain",
     "virtual_clients",
     "explanations",
+    "serving_peers",
 )
 
 

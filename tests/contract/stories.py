@@ -60,6 +60,18 @@ given = {
 }
 """
 
+_CUSTOMERS = """
+import numpy as np
+import pandas as pd
+rng = np.random.default_rng(0)
+age = rng.integers(18, 80, 300).astype(float)
+frame = pd.DataFrame({"age": age, "plan": rng.choice(["basic", "pro"], 300)})
+frame["target"] = np.where(age + 20 * (frame["plan"] == "pro") > 60, "stays", "leaves")
+frame.loc[frame.index % 9 == 4, "age"] = np.nan
+frame.to_csv("customer_data.csv", index=False)
+given = {}
+"""
+
 _ROUNDS = """
 import os
 def my_train_fn(state):
@@ -136,6 +148,19 @@ STORIES = (
         "assert rows == 20 and 0 <= metrics['accuracy'] <= 1",
         given=_LOCAL_DATA,
         world="server",
+    ),
+    Story(
+        "a model of tables from the file to its endpoint",
+        TRUSTSTRAM,
+        (16,),
+        "assert deployment.endpoint_url.startswith('http') and deployment.runtime == 'onnx'\n"
+        "assert deployment.environment == 'production'\n"
+        "with TrustStramClient(api_key='your_api_key') as client:\n"
+        "    rows = [{'age': None, 'plan': 'pro'}, {'age': 70.0, 'plan': 'pro'}]\n"
+        "    found = client.inference.batch_predict(deployment, rows)\n"
+        "assert found[1].result == 'stays' and found[1].confidence > 0.9\n"
+        "assert found[0].confidence == found[0].probabilities['stays']",
+        given=_CUSTOMERS,
     ),
     Story(
         "a server and three clients on files end by themselves",
@@ -306,7 +331,6 @@ NOT_YET = {
     (TRUSTSTRAM, 12): "LIME of a model that keeps its statistics",
     (TRUSTSTRAM, 14): "quantum key distribution",
     (TRUSTSTRAM, 15): "post-quantum encryption",
-    (TRUSTSTRAM, 16): "MLModel and DataProcessor",
     (TRUSTSTRAM, 18): "the Flask application",
     (TRUSTSTRAM, 20): "ModelMonitor",
     (EDGEML, 0): "device authentication",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from truststram_lab.render import adds_up, deployments_card, prediction_card
 from truststram_lab.render.numbers import percent, scalar, signed
+from truststram_lab.schemas.serving import Scaling
 
 
 def both(card):
@@ -153,3 +154,26 @@ def test_a_deployment_says_what_answers_where():
 @pytest.mark.parametrize("card", [deployments_card([]), prediction_card([])])
 def test_nothing_is_said_in_a_sentence(card):
     assert card.text.endswith(("breast-cancer", "no row."))
+
+
+def test_a_value_is_shown_as_a_number_without_probabilities() -> None:
+    values = [
+        ex.prediction(value=value, label=repr(value), probabilities={}, confidence=None,
+                      confidence_class=None, explanation=None)
+        for value in (1234.5, 20000.25)
+    ]  # fmt: skip
+    for said in both(prediction_card(values[0])):
+        assert "1,234.5" in said
+        assert "%" not in said
+    for said in both(prediction_card(values)):
+        assert "1,234.5 to 20,000.2, mean 10,617.4" in said
+        assert "Probability" not in said
+
+
+def test_a_deployment_says_how_many_workers_it_has_and_what_computes_it() -> None:
+    scaling = Scaling(min_instances=2, max_instances=10, instances=3)
+    served = ex.deployment(scaling=scaling, runtime="onnx", runtime_reason="Converted; the same.")
+    for said in both(deployments_card([served])):
+        assert "ready, 3 workers" in said
+        assert "2 to 10" in said
+        assert "Converted; the same." in said

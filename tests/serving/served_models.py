@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from truststram_lab.exceptions import TrustStramException
 from truststram_lab.learning.network import Network, expected_shapes
 from truststram_lab.learning.weights import encode, sha256_hex
 from truststram_lab.preprocessing import TableEncoder
 from truststram_lab.preprocessing.encoder import encoded_width
 from truststram_lab.schemas.registry import Architecture, DenseLayer
+from truststram_lab.schemas.serving import Prediction, PredictResponse
 from truststram_lab.schemas.tables import Column, ColumnStatistics, Signature, Statistics
-from truststram_lab.server.serving.interface import ServedVersion
+from truststram_lab.server.serving.interface import Answer, Question, ServedVersion
+from truststram_lab.server.serving.local import LocalBackend
+from truststram_lab.server.stores.ids import new_id
 
 BINARY = Signature(
     columns=[
@@ -119,3 +127,27 @@ def network_of(version: ServedVersion) -> tuple[Network, TableEncoder]:
 def in_process(version: ServedVersion, rows: list[dict]) -> np.ndarray:
     network, encoder = network_of(version)
     return network.probabilities(encoder.encode_rows(rows))
+
+
+@dataclass
+class Pending:
+    """A request that is with a backend."""
+
+    future: Future[Answer]
+
+    def result(self, timeout_s: float) -> list[Prediction]:
+        answer = self.future.result(timeout_s)
+        if answer.status != 200:
+            raise TrustStramException.from_problem(json.loads(answer.body), answer.status)
+        found = list(PredictResponse.model_validate_json(answer.body).predictions)
+        assert len(found) == answer.rows
+        return found
+
+    def probabilities(self, timeout_s: float) -> np.ndarray:
+        return np.array([list(p.probabilities.values()) for p in self.result(timeout_s)])
+
+
+def ask(backend: LocalBackend, version: ServedVersion, rows: list[dict], **options) -> Pending:
+    body = json.dumps({"data": rows, **options}).encode()
+    question = Question(body, new_id("pred"), time.monotonic())
+    return Pending(backend.predict(version, question))

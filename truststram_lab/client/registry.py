@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import Field
 
-from truststram_lab.exceptions import InvalidInputError, PlatformError
+from truststram_lab.exceptions import ConflictError, InvalidInputError, PlatformError
 from truststram_lab.schemas.base import Page, Schema
 from truststram_lab.schemas.registry import (
     CreateModel,
@@ -15,10 +18,14 @@ from truststram_lab.schemas.registry import (
     ModelVersion,
     SetAlias,
 )
+from truststram_lab.schemas.serving import Deployment, ScalingConfig
+from truststram_lab.schemas.tables import Signature
 from truststram_lab.transport import Call, Resource, call
-from truststram_lab.transport.calls import D
+from truststram_lab.transport.calls import D, Steps, steps
 
+from .deploying import default_name, described, version_of
 from .refs import ModelRef, model_ref, reference, segment
+from .serving import deployment_call
 
 __all__ = ["Blobs", "Models"]
 
@@ -80,6 +87,55 @@ class Models(Resource[D]):
         """Register a version whose weights were uploaded with ``client.blobs.put``."""
         return Call("POST", f"{_path(model)}/versions", ModelVersion, json=version)
 
+    @steps
+    def deploy(
+        self,
+        model_id: ModelRef | None = None,
+        *,
+        model: Any = None,
+        explainer: Any = None,
+        environment: str | None = None,
+        scaling_config: ScalingConfig | Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> Steps[Deployment]:
+        """Serve a registered model, or a trained one that is registered with it.
+
+        Args:
+            model_id: as in ``client.deployments.create``.
+            model: a trained ``MLModel`` or scikit-learn estimator instead; each call registers
+                another version under ``name``.
+            explainer: of ``model``; must explain the very model. It stays in Python: deployed
+                estimators are explained by the caller.
+            environment: whose endpoint; None is the platform's own.
+            scaling_config: as in ``client.deployments.create``.
+            name: of the registered model; None is made of its algorithm and target.
+
+        Raises:
+            TypeError: neither or both of ``model_id`` and ``model``.
+            ModelNotFoundError: no such model or version.
+            InvalidInputError: the model cannot be deployed, or the explainer is another's.
+            InsufficientResourcesError: the minimum of workers does not fit.
+        """
+        if (model_id is None) == (model is None):
+            raise TypeError(
+                "deploy() takes a registered model or a trained one: "
+                "deploy(model_id='fraud-detection') or deploy(model=model)"
+            )
+        if model_id is None:
+            sha256, signature = yield from _uploaded(model, explainer)
+            model_id = name or default_name(model, signature)
+            with contextlib.suppress(ConflictError):  # another version of it
+                yield Call("POST", "/api/v1/models", Model, json=_sklearn_model(model_id))
+            version = version_of(sha256, signature)
+            registered: ModelVersion = yield Call(
+                "POST", f"{_path(model_id)}/versions", ModelVersion, json=version
+            )
+            model_id = registered
+        elif explainer is not None or name is not None:
+            raise TypeError("explainer= and name= go with model=, not with model_id=")
+        deployed: Deployment = yield deployment_call(model_id, environment, scaling_config)
+        return deployed
+
     @call
     def set_alias(
         self, model: ModelRef, alias: str, version: int | str | None = None
@@ -113,24 +169,30 @@ class Models(Resource[D]):
         return Call("GET", path, bytes, timeout_s=_TRANSFER_S)
 
 
+def _sklearn_model(name: str) -> CreateModel:
+    return CreateModel(name=name, framework="scikit-learn")
+
+
+def _uploaded(model: Any, explainer: Any) -> Steps[tuple[str, Signature]]:
+    """The stored file of an estimator, and its signature."""
+    if explainer is not None and getattr(explainer, "model", model) is not model:
+        raise InvalidInputError(
+            "The explainer explains another model than the one that is deployed; make it with "
+            "model=model.",
+            field="explainer",
+        )
+    content, signature = described(model)
+    sha256: str = yield blob_call(content)
+    return sha256, signature
+
+
 class Blobs(Resource[D]):
     """``client.blobs``: files by the sha256 of their content."""
 
     @call
     def put(self, content: bytes) -> Call[str]:
         """Upload ``content``; returns its sha256 in hexadecimal."""
-        sha256 = hashlib.sha256(content).hexdigest()
-        return Call(
-            "PUT",
-            f"/api/v1/blobs/{sha256}",
-            _Stored,
-            content=content,
-            timeout_s=_TRANSFER_S,
-            # The address is the content: a second upload changes nothing.
-            idempotency_key="",
-            repeatable=True,
-            unwrap=lambda stored: str(stored.sha256),
-        )
+        return blob_call(content)
 
     @call
     def get(self, sha256: str) -> Call[bytes]:
@@ -146,6 +208,22 @@ class Blobs(Resource[D]):
 
         path = f"/api/v1/blobs/{segment(sha256, 'a blob')}"
         return Call("GET", path, bytes, timeout_s=_TRANSFER_S, unwrap=verified)
+
+
+def blob_call(content: bytes) -> Call[str]:
+    """Uploads ``content``; its value is the sha256."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Call(
+        "PUT",
+        f"/api/v1/blobs/{sha256}",
+        _Stored,
+        content=content,
+        timeout_s=_TRANSFER_S,
+        # The address is the content: a second upload changes nothing.
+        idempotency_key="",
+        repeatable=True,
+        unwrap=lambda stored: str(stored.sha256),
+    )
 
 
 class _Stored(Schema):

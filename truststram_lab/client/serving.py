@@ -13,15 +13,18 @@ from truststram_lab.schemas.serving import (
     Prediction,
     PredictRequest,
     PredictResponse,
+    ScalingConfig,
 )
 from truststram_lab.transport import Call, Resource, call
 from truststram_lab.transport.calls import D
 
 from .refs import ModelRef, model_ref, segment
 
-__all__ = ["Deployments", "Inference"]
+__all__ = ["Deployments", "Inference", "deployment_call"]
 
 _PREDICT_S = 60.0
+#: an estimator is converted and compared split by split
+_DEPLOY_S = 330.0
 
 
 class Deployments(Resource[D]):
@@ -41,16 +44,45 @@ class Deployments(Resource[D]):
         return Call("GET", f"/api/v1/deployments/{segment(name, 'a deployment')}", Deployment)
 
     @call
-    def create(self, model: ModelRef, *, environment: str | None = None) -> Call[Deployment]:
+    def create(
+        self,
+        model: ModelRef,
+        *,
+        environment: str | None = None,
+        scaling_config: ScalingConfig | Mapping[str, Any] | None = None,
+    ) -> Call[Deployment]:
         """Point the endpoint of the model at a version.
 
         Args:
             model: "icu" is its latest version, "icu:3" that one, and "icu@champion" the one
                 that the alias names now; the deployment stays on it when the alias moves.
             environment: None is the platform's own.
+            scaling_config: ``min_instances`` workers of its own, up to ``max_instances`` under
+                load, unless ``auto_scaling`` is False; None shares the platform's workers.
+
+        Raises:
+            ModelNotFoundError: no such model or version.
+            InsufficientResourcesError: the minimum does not fit on the platform's computer.
         """
-        body = CreateDeployment(model=model_ref(model), environment=environment)
-        return Call("POST", "/api/v1/deployments", Deployment, json=body)
+        return deployment_call(model, environment, scaling_config)
+
+
+def deployment_call(
+    model: ModelRef,
+    environment: str | None,
+    scaling_config: ScalingConfig | Mapping[str, Any] | None,
+) -> Call[Deployment]:
+    """Points the endpoint of the model at a version; see ``Deployments.create``."""
+    body = CreateDeployment(
+        model=model_ref(model),
+        environment=environment,
+        scaling_config=None if scaling_config is None else _scaling(scaling_config),
+    )
+    return Call("POST", "/api/v1/deployments", Deployment, json=body, timeout_s=_DEPLOY_S)
+
+
+def _scaling(asked: ScalingConfig | Mapping[str, Any]) -> ScalingConfig:
+    return asked if isinstance(asked, ScalingConfig) else ScalingConfig.model_validate(dict(asked))
 
 
 class Inference(Resource[D]):

@@ -213,6 +213,7 @@ class Simulation:
         run = self._read_run()
         assert run.model_version is not None
         version = self._client.models.version(run.plan.model, run.model_version)
+        assert version.statistics is not None
         state, _ = weights.decode(self._client.blobs.get(version.weights_sha256))
         self._board.round_scored(
             run.plan.rounds, self._comparison.evaluate(state, version.statistics)
@@ -240,6 +241,7 @@ class Simulation:
 
         run = self._read_run()
         version = self._client.models.version(run.plan.model, run.model_version or 1)
+        assert version.statistics is not None
         state, _ = weights.decode(self._client.blobs.get(version.weights_sha256))
         found, table = clients_report(
             self._whole,

@@ -21,7 +21,7 @@ from ..preprocessing.processor import (
     read_target,
 )
 from .algorithms import check_hyperparameters, make_estimator
-from .storage import read_state, write_state
+from .storage import read_state, state_bytes, write_state
 
 __all__ = ["MLModel"]
 
@@ -151,20 +151,26 @@ class MLModel:
     def save(self, path: str | Path) -> Path:
         """Write model and processor as one file without code; raises as ``load``."""
         statistics = self.training_statistics
-        estimator = self.estimator
-        return write_state(
-            path,
-            {
-                "algorithm": self.algorithm,
-                "hyperparameters": self.hyperparameters,
-                "task": self.task,
-                "classes": None if self._classes is None else self._classes.tolist(),
-                "feature_names": self.feature_names,
-                "estimator": estimator,
-                "processor": None if self.processor is None else self.processor.to_state(),
-                "bins": [vars(column) for column in statistics.columns] if statistics else [],
-            },
-        )
+        bins = [vars(column) for column in statistics.columns] if statistics else []
+        return write_state(path, {**self._state(), "bins": bins})
+
+    def to_bytes(self) -> bytes:
+        """The same for a platform, without what LIME knows of the rows: their least and largest.
+
+        Raises as ``load``.
+        """
+        return state_bytes({**self._state(), "bins": []})
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "algorithm": self.algorithm,
+            "hyperparameters": self.hyperparameters,
+            "task": self.task,
+            "classes": None if self._classes is None else self._classes.tolist(),
+            "feature_names": self.feature_names,
+            "estimator": self.estimator,
+            "processor": None if self.processor is None else self.processor.to_state(),
+        }
 
     @classmethod
     def load(cls, path: str | Path) -> MLModel:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..exceptions import ConfigurationError, InvalidInputError, NotFoundError
 
-__all__ = ["read_state", "write_state"]
+__all__ = ["estimator_bytes", "estimator_state", "read_state", "state_bytes", "write_state"]
 
 FORMAT = "truststram-lab model 1"
 
@@ -42,9 +42,7 @@ def write_state(path: str | Path, state: dict[str, Any]) -> Path:
         InvalidInputError: it holds a type that could not be read again, by its name.
         ConfigurationError: skops is not installed.
     """
-    skops = _skops()
-    data = skops.dumps({"format": FORMAT, **state})
-    _refuse_unknown(skops.get_untrusted_types(data=data), "This model")
+    data = state_bytes(state)
     path = Path(path)
     if not path.parent.is_dir():
         raise NotFoundError(f"There is no folder {str(path.parent)!r}; create it first.")
@@ -61,6 +59,24 @@ def write_state(path: str | Path, state: dict[str, Any]) -> Path:
     return path
 
 
+def state_bytes(state: dict[str, Any]) -> bytes:
+    """``state`` as what ``write_state`` writes; raises as that does."""
+    return estimator_bytes({"format": FORMAT, **state})
+
+
+def estimator_bytes(estimator: Any) -> bytes:
+    """An estimator, or whatever else consists of known types, as skops writes it.
+
+    Raises:
+        InvalidInputError: it holds a type that could not be read again, by its name.
+        ConfigurationError: skops is not installed.
+    """
+    skops = _skops()
+    data: bytes = skops.dumps(estimator)
+    _refuse_unknown(skops.get_untrusted_types(data=data), "This model")
+    return data
+
+
 def read_state(path: str | Path) -> dict[str, Any]:
     """What ``write_state`` wrote; nothing in the file is executed.
 
@@ -69,27 +85,63 @@ def read_state(path: str | Path) -> dict[str, Any]:
         InvalidInputError: it is no such file, or holds unknown types, which are named.
         ConfigurationError: skops is not installed.
     """
-    skops = _skops()
+    _skops()
     path = Path(path)
     if not path.is_file():
         raise NotFoundError(f"There is no file {str(path)!r}; give what model.save(path) wrote.")
-    data = path.read_bytes()
+    what = repr(path.name)
+    state = _loaded(path.read_bytes(), what)
+    if not _is_state(state):
+        raise _foreign(what)
+    found: dict[str, Any] = state
+    return found
+
+
+def estimator_state(data: bytes, what: str) -> dict[str, Any]:
+    """The state of a model, or a bare estimator as if it had been one without a processor.
+
+    Args:
+        data: what skops wrote.
+        what: names it in the sentence of an error.
+
+    Raises:
+        InvalidInputError: it is neither, or holds unknown types, which are named.
+    """
+    found = _loaded(data, what)
+    if _is_state(found):
+        state: dict[str, Any] = found
+        return state
+    if not hasattr(found, "predict") or not hasattr(found, "n_features_in_"):
+        raise _foreign(what)
+    names = getattr(found, "feature_names_in_", None)
+    numbers = [f"f{place}" for place in range(found.n_features_in_)]
+    return {
+        "estimator": found,
+        "feature_names": numbers if names is None else [str(name) for name in names],
+        "classes": None,
+        "processor": None,
+        "bins": [],
+    }
+
+
+def _is_state(found: Any) -> bool:
+    return isinstance(found, dict) and found.get("format") == FORMAT and found.keys() == _KEYS
+
+
+def _loaded(data: bytes, what: str) -> Any:
+    skops = _skops()
     try:
-        unknown = skops.get_untrusted_types(data=data)
-        _refuse_unknown(unknown, f"{path.name!r}")
-        state = skops.loads(data, trusted=sorted(TRUSTED))
+        _refuse_unknown(skops.get_untrusted_types(data=data), what)
+        return skops.loads(data, trusted=sorted(TRUSTED))
     except InvalidInputError:
         raise
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise _foreign(path) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT or state.keys() != _KEYS:
-        raise _foreign(path)
-    return state
+        raise _foreign(what) from error
 
 
-def _foreign(path: Path) -> InvalidInputError:
+def _foreign(what: str) -> InvalidInputError:
     return InvalidInputError(
-        f"{path.name!r} is not a model that model.save(path) wrote (pickle and joblib files are "
+        f"{what} is not a model that model.save(path) wrote (pickle and joblib files are "
         "never read); train the model again and save it.",
         field="path",
     )

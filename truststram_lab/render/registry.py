@@ -154,13 +154,18 @@ def _metrics(metrics: dict[str, float]) -> str:
 
 def _inputs_fold(version: ModelVersion) -> Fold:
     signature, statistics = version.signature, version.statistics
-    known = {entry.name: entry for entry in statistics.columns}
+    known = {} if statistics is None else {entry.name: entry for entry in statistics.columns}
     shown = signature.columns[:_COLUMNS_SHOWN]
     rows = tuple(_column_row(column, known.get(column.name)) for column in shown)
     left = len(signature.columns) - len(shown)
+    caption = "Input columns"
+    if statistics is not None:
+        caption += (
+            f"; means and deviations over {plural(statistics.rows, 'row')} "
+            f"of {plural(statistics.sites, 'site')}"
+        )
     table = Table(
-        f"Input columns; means and deviations over {plural(statistics.rows, 'row')} "
-        f"of {plural(statistics.sites, 'site')}",
+        caption,
         (
             Column("Column"),
             Column("Kind"),
@@ -173,9 +178,8 @@ def _inputs_fold(version: ModelVersion) -> Fold:
     )
     positive = signature.positive_class
     looked_for = "" if positive is None else f"; looked for: {clip(positive)}"
-    says = Line.of(
-        f"Says {clip(signature.target)}: {short_list(signature.classes, 20)}{looked_for}"
-    )
+    what = short_list(signature.classes, 20) if signature.classes else "a value"
+    says = Line.of(f"Says {clip(signature.target)}: {what}{looked_for}")
     return Fold(
         f"What version {version.sequence} takes in: {plural(len(signature.columns), 'column')}",
         (says, table),
@@ -212,8 +216,7 @@ def _origin_fold(model: Model, version: ModelVersion) -> Fold:
     rows: list[tuple[str, Cell]] = [
         ("model", f"{model.id}, created {moment(model.created_at)}"),
         ("version", version.id),
-        ("network", network_words(version.architecture)),
-        ("weights", f"{version.format}, sha256 {version.weights_sha256[:12]}"),
+        *_built(version),
         ("federation", _federation(lineage)),
         ("data", f"sha256 {lineage.data_sha256[:12]}" if lineage.data_sha256 else "not recorded"),
         ("code", clip(lineage.code_version or "not recorded")),
@@ -229,6 +232,13 @@ def _origin_fold(model: Model, version: ModelVersion) -> Fold:
     return Fold(
         f"Where version {version.sequence} comes from", (facts("Origin and contents", rows),)
     )
+
+
+def _built(version: ModelVersion) -> list[tuple[str, Cell]]:
+    file = f"{version.format}, sha256 {version.weights_sha256[:12]}"
+    if version.architecture is None:
+        return [("model", "an estimator of scikit-learn's"), ("file", file)]
+    return [("network", network_words(version.architecture)), ("weights", file)]
 
 
 def _version_data(version: ModelVersion) -> dict[str, object]:

@@ -59,7 +59,7 @@ def deployments_card(deployments: Sequence[Deployment]) -> Card:
         (
             f"{clip(entry.name)} ({clip(entry.environment, 20)})",
             _pinned(entry),
-            entry.status,
+            f"{entry.status}{_workers(entry)}",
             count(entry.revision),
             moment(entry.updated_at, zone=""),
         )
@@ -71,9 +71,21 @@ def deployments_card(deployments: Sequence[Deployment]) -> Card:
     hint = Line.of("Ask one: ", Code(f"%ts_predict {deployments[0].name}"))
     shown = deployments[: len(rows)]
     addresses = [(clip(entry.name), clip(entry.endpoint_url, 200)) for entry in shown]
-    fold = Fold("Addresses", (facts("Where programs ask them", addresses),))
+    folds = [Fold("Addresses", (facts("Where programs ask them", addresses),))]
+    reasons = [(clip(entry.name), clip(entry.runtime_reason, 300)) for entry in shown]
+    reasons = [(name, reason) for name, reason in reasons if reason]
+    if reasons:
+        folds.append(Fold("What computes them", (facts("What computes them", reasons),)))
     data = {"deployments": [plain_data(entry) for entry in deployments]}
-    return make_card("deployments", [table, hint, fold], data)
+    return make_card("deployments", [table, hint, *folds], data)
+
+
+def _workers(entry: Deployment) -> str:
+    if entry.scaling is None:
+        return ""
+    low, high = entry.scaling.min_instances, entry.scaling.max_instances
+    bounds = count(low) if low == high else f"{count(low)} to {count(high)}"
+    return f", {plural(entry.scaling.instances, 'worker')} of {bounds}"
 
 
 def _pinned(entry: Deployment) -> str:
@@ -111,6 +123,8 @@ def _by_probability(prediction: Prediction) -> list[str]:
 
 
 def _likely(prediction: Prediction, label: str) -> str:
+    if prediction.value is not None:
+        return f"{prediction.value:,.6g}"
     known = label in prediction.probabilities
     return f"{clip(label)} {percent(prediction.probabilities[label])}" if known else clip(label)
 
@@ -139,10 +153,7 @@ def _all_labels(prediction: Prediction, ordered: list[str]) -> Fold:
 
 
 def _many(predictions: list[Prediction], truth: Sequence[str]) -> list[Block]:
-    tally = Counter(entry.label for entry in predictions).most_common()
-    summary = ", ".join(f"{count(n)} {clip(label, 40)}" for label, n in tally[:_CLASSES_SHOWN])
-    if len(tally) > _CLASSES_SHOWN:
-        summary += f" and {plural(len(tally) - _CLASSES_SHOWN, 'label')} more"
+    summary = _summary(predictions)
     models = {f"{clip(entry.model)}:{entry.version}" for entry in predictions}
     document: list[Block] = [
         Line.of(
@@ -161,13 +172,26 @@ def _many(predictions: list[Prediction], truth: Sequence[str]) -> list[Block]:
     return document
 
 
+def _summary(predictions: list[Prediction]) -> str:
+    values = [entry.value for entry in predictions if entry.value is not None]
+    if values:
+        mean = sum(values) / len(values)
+        return f"{min(values):,.6g} to {max(values):,.6g}, mean {mean:,.6g}"
+    tally = Counter(entry.label for entry in predictions).most_common()
+    summary = ", ".join(f"{count(n)} {clip(label, 40)}" for label, n in tally[:_CLASSES_SHOWN])
+    if len(tally) > _CLASSES_SHOWN:
+        summary += f" and {plural(len(tally) - _CLASSES_SHOWN, 'label')} more"
+    return summary
+
+
 def _prediction_table(predictions: list[Prediction], truth: Sequence[str]) -> Table:
     shown = predictions[:_PREDICTIONS_SHOWN]
     labels = list(dict.fromkeys(name for entry in shown for name in entry.probabilities))
     own_columns = labels if len(labels) <= _CLASS_COLUMNS else []
     columns = [Column("Row", "right"), Column("Predicted")]
     columns += [Column(clip(name, 24), "right") for name in own_columns]
-    if not own_columns:
+    measured = any(entry.value is not None for entry in shown)
+    if not own_columns and not measured:
         columns.append(Column("Probability"))
     if truth:
         columns.append(Column("Truth"))
@@ -176,9 +200,9 @@ def _prediction_table(predictions: list[Prediction], truth: Sequence[str]) -> Ta
         columns.append(Column("Mostly because of"))
     rows = []
     for index, entry in enumerate(shown):
-        cells: list[Cell] = [count(index + 1), clip(entry.label, 40)]
+        cells: list[Cell] = [count(index + 1), _predicted(entry)]
         cells += [percent(entry.probabilities.get(name, 0.0)) for name in own_columns]
-        if not own_columns:
+        if not own_columns and not measured:
             cells.append(", ".join(_likely(entry, name) for name in _by_probability(entry)[:3]))
         if truth:
             cells.append(_truth_cell(entry, truth[index]) if index < len(truth) else "")
@@ -188,6 +212,10 @@ def _prediction_table(predictions: list[Prediction], truth: Sequence[str]) -> Ta
     left = len(predictions) - len(shown)
     rest = f"and {plural(left, 'more row')}: all are in the result, .to_frame()" if left else ""
     return Table("Predictions, in the order of the rows", tuple(columns), tuple(rows), rest)
+
+
+def _predicted(entry: Prediction) -> str:
+    return clip(entry.label, 40) if entry.value is None else f"{entry.value:,.6g}"
 
 
 def _truth_cell(entry: Prediction, label: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from .base import Request, Schema
 from .tables import Signature, Statistics
@@ -100,16 +100,29 @@ class Model(Schema):
 
 
 class CreateVersion(Request):
-    """A version to register; its blobs must have been uploaded before."""
+    """A version to register; its blobs must have been uploaded before.
+
+    ``safetensors`` are the weights of a network, which ``architecture`` and ``statistics``
+    describe; ``skops`` is an estimator, which has all of it in its file.
+    """
 
     label: Annotated[str, Field(pattern=LABEL_PATTERN)] | None = None
-    format: Literal["safetensors"] = "safetensors"
+    format: Literal["safetensors", "skops"] = "safetensors"
     weights_sha256: Sha256
-    architecture: Architecture
+    architecture: Architecture | None = None
     signature: Signature
-    statistics: Statistics
+    statistics: Statistics | None = None
     lineage: Lineage = Lineage()
     metrics: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_described(self) -> CreateVersion:
+        for name in ("architecture", "statistics"):
+            given = getattr(self, name) is not None
+            if given != (self.format == "safetensors"):
+                word = "needs" if self.format == "safetensors" else "takes no"
+                raise ValueError(f"a version of format {self.format!r} {word} {name}")
+        return self
 
 
 class ModelVersion(Schema):
@@ -122,9 +135,9 @@ class ModelVersion(Schema):
     format: str
     weights_sha256: str
     size_bytes: int
-    architecture: Architecture
+    architecture: Architecture | None = None
     signature: Signature
-    statistics: Statistics
+    statistics: Statistics | None = None
     lineage: Lineage
     metrics: dict[str, float]
     created_at: str

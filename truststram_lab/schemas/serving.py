@@ -4,29 +4,70 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Request, Schema
 
 Scalar = float | int | bool | str | None
 
 
+class ScalingConfig(Request):
+    """Workers of a deployment's own: ``min_instances`` always, up to ``max_instances`` on load.
+
+    ``auto_scaling`` off keeps the minimum.
+    """
+
+    min_instances: int = Field(default=1, ge=1, le=1000)
+    max_instances: int | None = Field(default=None, ge=1, le=1000)
+    auto_scaling: bool = True
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ScalingConfig:
+        if self.max_instances is not None and self.max_instances < self.min_instances:
+            raise ValueError(
+                f"max_instances is {self.max_instances} and min_instances {self.min_instances}; "
+                "the maximum is at least the minimum"
+            )
+        return self
+
+    @property
+    def most(self) -> int:
+        """Workers under load."""
+        if not self.auto_scaling:
+            return self.min_instances
+        return self.max_instances or self.min_instances
+
+
 class CreateDeployment(Request):
     """Point the endpoint of ``model`` ("name", "name:version" or "name@alias").
 
     Without an ``environment`` it is the platform's own: ``sandbox`` on this computer's private
-    one, ``production`` on a team's.
+    one, ``production`` on a team's. Without a ``scaling_config`` it shares its workers.
     """
 
     model: str
     environment: str | None = None
+    scaling_config: ScalingConfig | None = None
+
+
+class Scaling(Schema):
+    """How a deployment's own workers scale, and how many ``instances`` there are now.
+
+    A deployment that nobody asked since the platform's start has none yet.
+    """
+
+    min_instances: int
+    max_instances: int
+    instances: int
 
 
 class Deployment(Schema):
     """An endpoint (stable URL) and the version its traffic goes to.
 
     ``reference`` is how the version was named where that was by an alias, such as
-    ``icu@champion``: the alias may move, the deployment stays on ``version``.
+    ``icu@champion``: the alias may move, the deployment stays on ``version``. ``runtime`` is
+    what computes it, and ``runtime_reason`` why that one; ``scaling`` is None where it shares its
+    workers with others.
     """
 
     id: str
@@ -38,6 +79,9 @@ class Deployment(Schema):
     revision: int
     status: Literal["ready", "starting", "failed", "drained"]
     endpoint_url: str
+    runtime: str = "network"
+    runtime_reason: str = ""
+    scaling: Scaling | None = None
     created_at: str
     updated_at: str
 
@@ -92,7 +136,8 @@ class Prediction(Schema):
     """The answer for one row.
 
     ``confidence`` is the probability of the positive class for two classes, else of the
-    predicted one; ``confidence_class`` says which, so that nobody can misread it.
+    predicted one; ``confidence_class`` says which, so that nobody can misread it. A regression
+    has a ``value`` instead: no probabilities and no confidence, and ``label`` is the value's text.
     """
 
     prediction_id: str
@@ -100,15 +145,16 @@ class Prediction(Schema):
     version: int
     label: str
     probabilities: dict[str, float]
-    confidence: float
-    confidence_class: str
+    confidence: float | None = None
+    confidence_class: str | None = None
+    value: float | None = None
     explanation: Explanation | None = None
     latency_ms: float = 0.0
 
     @property
-    def result(self) -> str:
-        """The predicted label."""
-        return self.label
+    def result(self) -> str | float:
+        """The predicted label; of a regression the value."""
+        return self.label if self.value is None else self.value
 
 
 class PredictResponse(Schema):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Schema
 
@@ -30,12 +30,22 @@ class Signature(Schema):
 
     Two classes: the network has one output, the log-odds of ``positive_class``.
     More: one logit a class, in the order of ``classes``; ``positive_class`` is None.
+    A regression has no classes: its output is the target's value.
     """
 
     columns: list[Column]
     target: str
-    classes: list[str] = Field(min_length=2)
+    task: Literal["classification", "regression"] = "classification"
+    classes: list[str] = Field(default_factory=list)
     positive_class: str | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_task(self) -> Signature:
+        if self.task == "regression" and (self.classes or self.positive_class):
+            raise ValueError("a regression has no classes; leave classes and positive_class out")
+        if self.task == "classification" and len(self.classes) < 2:
+            raise ValueError(f"classes names {len(self.classes)} labels; name at least 2")
+        return self
 
 
 class ColumnStatistics(Schema):

@@ -170,8 +170,8 @@ def _routes(version: str, *, standing: bool) -> FastAPI:
     if standing:
         api.include_router(health.readiness)
         api.include_router(accounts.first_administrator)
-    api.router.routes.extend(serving.routes)
-    api.router.routes[:0] = training.direct
+    # Looked at first: who asks for these asks often.
+    api.router.routes[:0] = [*serving.routes, *training.direct]
     return api
 
 

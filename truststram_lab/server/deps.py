@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection, Engine
 from starlette.concurrency import run_in_threadpool
-
-from truststram_lab.exceptions import InvalidInputError
 
 from .services.accounts import AccountsService, Principal
 from .services.aggregation import Advancer
@@ -26,7 +23,7 @@ from .services.rounds import RoundsService
 from .services.runs import RunsService
 from .settings import Settings
 from .stores.blobs import BlobStore, BlobWriter
-from .strict_json import loads
+from .strict_json import loads, validation_problem
 
 if TYPE_CHECKING:
     from .lifecycle import Lifecycle
@@ -121,14 +118,3 @@ async def receive_into(writer: BlobWriter, request: Request) -> None:
             waiting.clear()
     if waiting:
         await run_in_threadpool(writer.write, bytes(waiting))
-
-
-def validation_problem(errors: Sequence[Any]) -> InvalidInputError:
-    """The first of pydantic's complaints as one sentence that names the field."""
-    first = errors[0]
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    field = ".".join(place)
-    fact = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
-    others = f" ({len(errors) - 1} more after this one)" if len(errors) > 1 else ""
-    where = f"{field}: " if field else "The request: "
-    return InvalidInputError(f"{where}{fact[:1].lower()}{fact[1:]}{others}.", field=field or None)

@@ -30,7 +30,15 @@ from .stores.engine import is_unavailable
 from .stores.ids import new_id
 from .stores.outbox import ORGANISATION_STREAM
 
-__all__ = ["ABANDONED", "AccessLog", "content_digest", "declared_sha256", "problem", "unexpected"]
+__all__ = [
+    "ABANDONED",
+    "PROBLEM_TYPE",
+    "AccessLog",
+    "content_digest",
+    "declared_sha256",
+    "problem",
+    "unexpected",
+]
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("truststram_lab.access")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from truststram_lab.exceptions import InvalidInputError
 
-__all__ = ["loads"]
+__all__ = ["loads", "validation_problem"]
 
 
 def loads(body: bytes) -> Any:
@@ -64,3 +65,14 @@ def _finite(text: str) -> float:
     if math.isinf(number):
         raise InvalidInputError(f"{text[:40]} is beyond the largest number a float64 can hold.")
     return number
+
+
+def validation_problem(errors: Sequence[Any]) -> InvalidInputError:
+    """The first of pydantic's complaints as one sentence that names the field."""
+    first = errors[0]
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    field = ".".join(place)
+    fact = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
+    others = f" ({len(errors) - 1} more after this one)" if len(errors) > 1 else ""
+    where = f"{field}: " if field else "The request: "
+    return InvalidInputError(f"{where}{fact[:1].lower()}{fact[1:]}{others}.", field=field or None)

@@ -14,7 +14,7 @@ returns an awaitable of one. The description is the same object.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
@@ -25,7 +25,7 @@ from truststram_lab.exceptions import InvalidInputError
 T = TypeVar("T")
 P = ParamSpec("P")
 
-__all__ = ["AsyncDriver", "Call", "Resource", "Response", "SyncDriver", "call"]
+__all__ = ["AsyncDriver", "Call", "Resource", "Response", "Steps", "SyncDriver", "call", "steps"]
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,76 @@ class call(Generic[P, T]):  # noqa: N801 - used as a decorator
             return send(described)
 
         return bound
+
+
+#: yields calls, is sent their answers, and returns the value
+Steps = Generator[Call[Any], Any, T]
+
+
+class steps(Generic[P, T]):  # noqa: N801 - used as a decorator
+    """Turns a method that describes several calls, one after the other, into one that makes them.
+
+    A call's error is raised where the method yielded the call.
+    """
+
+    def __init__(self, describe: Callable[Concatenate[Any, P], Steps[T]]) -> None:
+        self.describe = describe
+        functools.update_wrapper(self, describe)  # type: ignore[arg-type]  # as for ``call``
+
+    @overload
+    def __get__(self, resource: None, owner: type) -> steps[P, T]: ...
+    @overload
+    def __get__(self, resource: Resource[SyncDriver], owner: type) -> Callable[P, T]: ...
+    @overload
+    def __get__(
+        self, resource: Resource[AsyncDriver], owner: type
+    ) -> Callable[P, Awaitable[T]]: ...
+    def __get__(self, resource: Any, owner: type) -> Any:
+        if resource is None:
+            return self
+        driver = resource._driver
+        if hasattr(driver, "asend"):
+
+            @functools.wraps(self.describe)
+            async def awaited(*args: P.args, **kwargs: P.kwargs) -> Any:
+                todo, answer = self.describe(resource, *args, **kwargs), None
+                try:
+                    call = _next(todo, answer)
+                    while True:
+                        try:
+                            answer = await driver.asend(call)
+                        except Exception as error:  # noqa: BLE001 - the method's to handle
+                            call = todo.throw(error)
+                        else:
+                            call = _next(todo, answer)
+                except StopIteration as done:
+                    return done.value
+
+            return awaited
+
+        @functools.wraps(self.describe)
+        def bound(*args: P.args, **kwargs: P.kwargs) -> Any:
+            todo, answer = self.describe(resource, *args, **kwargs), None
+            try:
+                call = _next(todo, answer)
+                while True:
+                    try:
+                        answer = driver.send(call)
+                    except Exception as error:  # noqa: BLE001 - the method's to handle
+                        call = todo.throw(error)
+                    else:
+                        call = _next(todo, answer)
+            except StopIteration as done:
+                return done.value
+
+        return bound
+
+
+def _next(todo: Steps[Any], answer: Any) -> Call[Any]:
+    try:
+        return todo.send(answer)
+    except ValidationError as error:
+        raise _invalid(error) from error
 
 
 def _invalid(error: ValidationError) -> InvalidInputError:

@@ -245,9 +245,9 @@ class Predictions(Answer, Sequence[Prediction]):
         return self.only.label
 
     @property
-    def result(self) -> str:
-        """The same as ``label``."""
-        return self.only.label
+    def result(self) -> str | float:
+        """The same as ``label``; of a regression the value."""
+        return self.only.result
 
     @property
     def probabilities(self) -> dict[str, float]:
@@ -255,8 +255,8 @@ class Predictions(Answer, Sequence[Prediction]):
         return self.only.probabilities
 
     @property
-    def confidence(self) -> float:
-        """Probability of ``confidence_class``, of the only row."""
+    def confidence(self) -> float | None:
+        """Probability of ``confidence_class``, of the only row; None for a regression."""
         return self.only.confidence
 
     @property
@@ -265,11 +265,14 @@ class Predictions(Answer, Sequence[Prediction]):
         return self.only.explanation
 
     def to_frame(self) -> Any:
-        """A DataFrame: the label, then one probability column a class."""
+        """A DataFrame: the label, then one probability column a class; or the value."""
         import pandas as pd
 
         return pd.DataFrame(
-            [{"label": p.label, **p.probabilities} for p in self.items],
+            [
+                {"label": p.label, **p.probabilities} if p.value is None else {"value": p.value}
+                for p in self.items
+            ],
         )
 
     def card(self) -> Card:

@@ -1109,13 +1109,14 @@ export interface components {
          * @description Point the endpoint of ``model`` ("name", "name:version" or "name@alias").
          *
          *     Without an ``environment`` it is the platform's own: ``sandbox`` on this computer's private
-         *     one, ``production`` on a team's.
+         *     one, ``production`` on a team's. Without a ``scaling_config`` it shares its workers.
          */
         CreateDeployment: {
             /** Environment */
             environment?: string | null;
             /** Model */
             model: string;
+            scaling_config?: components["schemas"]["ScalingConfig"] | null;
         };
         /** CreateFederation */
         CreateFederation: {
@@ -1248,15 +1249,18 @@ export interface components {
         /**
          * CreateVersion
          * @description A version to register; its blobs must have been uploaded before.
+         *
+         *     ``safetensors`` are the weights of a network, which ``architecture`` and ``statistics``
+         *     describe; ``skops`` is an estimator, which has all of it in its file.
          */
         CreateVersion: {
-            architecture: components["schemas"]["Architecture"];
+            architecture?: components["schemas"]["Architecture"] | null;
             /**
              * Format
              * @default safetensors
-             * @constant
+             * @enum {string}
              */
-            format: "safetensors";
+            format: "safetensors" | "skops";
             /** Label */
             label?: string | null;
             /** @default {} */
@@ -1266,7 +1270,7 @@ export interface components {
                 [key: string]: number;
             };
             signature: components["schemas"]["Signature"];
-            statistics: components["schemas"]["Statistics"];
+            statistics?: components["schemas"]["Statistics"] | null;
             /** Weights Sha256 */
             weights_sha256: string;
         };
@@ -1311,7 +1315,9 @@ export interface components {
          * @description An endpoint (stable URL) and the version its traffic goes to.
          *
          *     ``reference`` is how the version was named where that was by an alias, such as
-         *     ``icu@champion``: the alias may move, the deployment stays on ``version``.
+         *     ``icu@champion``: the alias may move, the deployment stays on ``version``. ``runtime`` is
+         *     what computes it, and ``runtime_reason`` why that one; ``scaling`` is None where it shares its
+         *     workers with others.
          */
         Deployment: {
             /** Created At */
@@ -1330,6 +1336,17 @@ export interface components {
             reference?: string | null;
             /** Revision */
             revision: number;
+            /**
+             * Runtime
+             * @default network
+             */
+            runtime: string;
+            /**
+             * Runtime Reason
+             * @default
+             */
+            runtime_reason: string;
+            scaling?: components["schemas"]["Scaling"] | null;
             /**
              * Status
              * @enum {string}
@@ -1838,7 +1855,7 @@ export interface components {
          * @description An immutable version: weights by content, how to build them, what they take in.
          */
         ModelVersion: {
-            architecture: components["schemas"]["Architecture"];
+            architecture?: components["schemas"]["Architecture"] | null;
             /** Created At */
             created_at: string;
             /** Format */
@@ -1859,7 +1876,7 @@ export interface components {
             signature: components["schemas"]["Signature"];
             /** Size Bytes */
             size_bytes: number;
-            statistics: components["schemas"]["Statistics"];
+            statistics?: components["schemas"]["Statistics"] | null;
             /** Weights Sha256 */
             weights_sha256: string;
         };
@@ -1948,13 +1965,20 @@ export interface components {
          * @description The answer for one row.
          *
          *     ``confidence`` is the probability of the positive class for two classes, else of the
-         *     predicted one; ``confidence_class`` says which, so that nobody can misread it.
+         *     predicted one; ``confidence_class`` says which, so that nobody can misread it. A regression
+         *     has a ``value`` instead: no probabilities and no confidence, and ``label`` is the value's text.
          */
         Prediction: {
-            /** Confidence */
-            confidence: number;
-            /** Confidence Class */
-            confidence_class: string;
+            /**
+             * Confidence
+             * @default null
+             */
+            confidence: number | null;
+            /**
+             * Confidence Class
+             * @default null
+             */
+            confidence_class: string | null;
             /** @default null */
             explanation: components["schemas"]["Explanation"] | null;
             /** Label */
@@ -1972,6 +1996,11 @@ export interface components {
             probabilities: {
                 [key: string]: number;
             };
+            /**
+             * Value
+             * @default null
+             */
+            value: number | null;
             /** Version */
             version: number;
         };
@@ -2504,6 +2533,40 @@ export interface components {
             steps?: components["schemas"]["FilterStep"][];
         };
         /**
+         * Scaling
+         * @description How a deployment's own workers scale, and how many ``instances`` there are now.
+         *
+         *     A deployment that nobody asked since the platform's start has none yet.
+         */
+        Scaling: {
+            /** Instances */
+            instances: number;
+            /** Max Instances */
+            max_instances: number;
+            /** Min Instances */
+            min_instances: number;
+        };
+        /**
+         * ScalingConfig
+         * @description Workers of a deployment's own: ``min_instances`` always, up to ``max_instances`` on load.
+         *
+         *     ``auto_scaling`` off keeps the minimum.
+         */
+        ScalingConfig: {
+            /**
+             * Auto Scaling
+             * @default true
+             */
+            auto_scaling: boolean;
+            /** Max Instances */
+            max_instances?: number | null;
+            /**
+             * Min Instances
+             * @default 1
+             */
+            min_instances: number;
+        };
+        /**
          * Score
          * @description Accuracy on held-out rows, a share in [0, 1], with its 95 % Wilson interval.
          *
@@ -2566,16 +2629,23 @@ export interface components {
          *
          *     Two classes: the network has one output, the log-odds of ``positive_class``.
          *     More: one logit a class, in the order of ``classes``; ``positive_class`` is None.
+         *     A regression has no classes: its output is the target's value.
          */
         Signature: {
             /** Classes */
-            classes: string[];
+            classes?: string[];
             /** Columns */
             columns: components["schemas"]["Column"][];
             /** Positive Class */
             positive_class?: string | null;
             /** Target */
             target: string;
+            /**
+             * Task
+             * @default classification
+             * @enum {string}
+             */
+            task: "classification" | "regression";
         };
         /**
          * SiteDescription

@@ -9,29 +9,23 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import APIRouter
-from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from truststram_lab.schemas.base import Page
-from truststram_lab.schemas.serving import (
-    CreateDeployment,
-    Deployment,
-    PredictRequest,
-    PredictResponse,
-)
-from truststram_lab.server import strict_json
-from truststram_lab.server.deps import Caller, Platform, caller, services, validation_problem
-from truststram_lab.server.services.serving import ServingService
+from truststram_lab.schemas.serving import CreateDeployment, Deployment
+from truststram_lab.server.deps import Caller, Platform, caller, services
+from truststram_lab.server.http import PROBLEM_TYPE
 
 from .paging import Cursor, Limit, Search
 
 __all__ = ["router", "routes"]
 
-#: A body of up to so many bytes is parsed in the event loop, in well under a millisecond.
-_LIGHT_BYTES = 16_384
+#: Bodies of up to so many bytes go to a worker whole, longer ones in pieces.
+_WHOLE_BYTES = 2**20
+_WHOLE_EXPLAINED_BYTES = 2**14
 
 router = APIRouter(prefix="/api/v1", tags=["serving"])
 
@@ -79,34 +73,15 @@ async def predict(request: Request) -> Response:
     """One prediction a row; ``ref`` is an endpoint's name, ``name:version`` or ``name@alias``."""
     serving, organisation_id = services(request).serving, caller(request).organisation_id
     ref, body = request.path_params["ref"], await request.body()
-    answer: bytes | None = None
-    if len(body) <= _LIGHT_BYTES:
-        asked = _parsed(body)
-        if serving.is_light(organisation_id, ref, asked):
-            pending = serving.begin(organisation_id, ref, asked)
-            found = await asyncio.wrap_future(pending.future)
-            answer = _written(PredictResponse(predictions=pending.predictions(found)))
-    if answer is None:
-        answer = await run_in_threadpool(_predicted, serving, organisation_id, ref, body)
-    return Response(answer, media_type="application/json")
-
-
-def _predicted(serving: ServingService, organisation_id: str, ref: str, body: bytes) -> bytes:
-    predictions = serving.predict(organisation_id, ref, _parsed(body))
-    return _written(PredictResponse(predictions=predictions))
-
-
-def _parsed(body: bytes) -> PredictRequest:
-    value = strict_json.loads(body)
-    try:
-        return PredictRequest.model_validate(value)
-    except ValidationError as error:
-        complaints: list[object] = list(error.errors(include_url=False))
-        raise validation_problem(complaints) from error
-
-
-def _written(response: PredictResponse) -> bytes:
-    return response.model_dump_json().encode()
+    limit = _WHOLE_EXPLAINED_BYTES if b'"explain"' in body else _WHOLE_BYTES
+    if len(body) > limit:
+        answer = await run_in_threadpool(serving.answer, organisation_id, ref, body)
+    else:
+        if not serving.is_known(organisation_id, ref):
+            await run_in_threadpool(serving.know, organisation_id, ref)
+        answer = await asyncio.wrap_future(serving.begin(organisation_id, ref, body))
+    kind = "application/json" if answer.status == 200 else PROBLEM_TYPE
+    return Response(answer.body, answer.status, media_type=kind)
 
 
 #: for the application to mount beside ``router``

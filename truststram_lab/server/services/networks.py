@@ -13,6 +13,12 @@ __all__ = ["check_architecture", "check_weights"]
 
 def check_architecture(architecture: Architecture, signature: Signature) -> None:
     """Refuse a network whose outputs are not one log-odds, or one logit a class."""
+    if signature.task == "regression":
+        raise InvalidInputError(
+            "The platform's networks tell classes, and this signature is of a regression; train "
+            "an MLModel, or name the classes.",
+            field="signature.task",
+        )
     widths = [layer.units for layer in architecture.layers if layer.type == "dense"]
     expected = 1 if signature.positive_class is not None else len(signature.classes)
     if not widths or widths[-1] != expected or architecture.layers[-1].type != "dense":

@@ -134,7 +134,8 @@ class RegistryService:
             ConflictError: the model has a version with that label.
         """
         self.get_model(organisation_id, ref)
-        check_architecture(request.architecture, request.signature)
+        if request.architecture is not None:
+            check_architecture(request.architecture, request.signature)
         blob = self._checked_weights(organisation_id, request)
         now = timestamp()
         with writing(self._engine) as connection:
@@ -201,8 +202,9 @@ class RegistryService:
                 "PUT /api/v1/blobs/<sha256>.",
                 field="weights_sha256",
             )
-        content = self._blobs.read(organisation_id, request.weights_sha256)
-        check_weights(content, request.architecture, "weights_sha256")
+        if request.architecture is not None:
+            content = self._blobs.read(organisation_id, request.weights_sha256)
+            check_weights(content, request.architecture, "weights_sha256")
         return blob
 
     def _views(self, connection: Connection, rows: Sequence[Row[Any]]) -> list[Model]:

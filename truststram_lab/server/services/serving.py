@@ -2,92 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
-from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Engine
 
-from truststram_lab.exceptions import InvalidInputError
+from truststram_lab.exceptions import InvalidInputError, TrustStramException
 from truststram_lab.schemas.base import Page
 from truststram_lab.schemas.references import Reference
 from truststram_lab.schemas.registry import NAME_PATTERN, ModelVersion
 from truststram_lab.schemas.serving import (
     CreateDeployment,
     Deployment,
-    Explanation,
     Prediction,
     PredictRequest,
+    PredictResponse,
 )
-from truststram_lab.server.serving.interface import Answer, Backend, ServedVersion
+from truststram_lab.server import strict_json
+from truststram_lab.server.serving.interface import (
+    Answer,
+    Backend,
+    Question,
+    Runtime,
+    ServedVersion,
+)
+from truststram_lab.server.serving.jobs import check_request, joined
 from truststram_lab.server.serving.local import LocalBackend
 from truststram_lab.server.settings import Settings
 from truststram_lab.server.stores import outbox
-from truststram_lab.server.stores.blobs import BlobStore
-from truststram_lab.server.stores.engine import on_commit, writing
+from truststram_lab.server.stores.blobs import Blob, BlobStore
+from truststram_lab.server.stores.engine import on_commit, reading, writing
 from truststram_lab.server.stores.ids import new_id, timestamp
 
-from .deployments import Deployments, record_deployment
+from .deployments import Deployments, Serving, record_deployment
 from .registry import RegistryService, find_model
 
-__all__ = ["PREDICT_ROWS", "PendingPrediction", "ServingService"]
-
-#: The most rows of one request.
-PREDICT_ROWS = 10_000
+__all__ = ["ServingService"]
 
 #: Rows that go to a worker at once; between two pieces of a long request others get a turn.
 _PIECE_ROWS = 1024
 _EXPLAINED_PIECE_ROWS = 64
 
-#: A request of up to so many rows is checked in well under a millisecond.
-_LIGHT_ROWS = 8
-
 #: References that are remembered: what the endpoint serves, or a version.
 _KEPT_REFS = 2048
-
-
-@dataclass(frozen=True)
-class PendingPrediction:
-    """Rows that are with a worker; ``predictions`` turns its answer into ours."""
-
-    model: str
-    version: int
-    served: ServedVersion
-    future: Future[Answer]
-    started_s: float
-
-    def predictions(self, answer: Answer) -> list[Prediction]:
-        """One prediction a row, with the time since the request was taken."""
-        latency_ms = (time.perf_counter() - self.started_s) * 1000.0
-        explanations: Iterable[Explanation | None]
-        explanations = answer.explanations or [None] * len(answer.probabilities)
-        return [
-            self._prediction(probabilities, explanation, latency_ms)
-            for probabilities, explanation in zip(answer.probabilities, explanations, strict=True)
-        ]
-
-    def _prediction(
-        self, probabilities: list[float], explanation: Explanation | None, latency_ms: float
-    ) -> Prediction:
-        signature = self.served.signature
-        by_label = dict(zip(signature.classes, probabilities, strict=True))
-        label = max(by_label, key=by_label.__getitem__)
-        confident = signature.positive_class or label
-        return Prediction(
-            prediction_id=new_id("pred"),
-            model=self.model,
-            version=self.version,
-            label=label,
-            probabilities=by_label,
-            confidence=by_label[confident],
-            confidence_class=confident,
-            explanation=explanation,
-            latency_ms=round(latency_ms, 3),
-        )
 
 
 class ServingService:
@@ -110,7 +73,10 @@ class ServingService:
         self._registry = RegistryService(engine, blobs, settings)
         self._backend: Backend = backend or LocalBackend()
         self._deployments = Deployments(
-            engine, settings.environment, lambda id: self._backend.status(id) == "failed"
+            engine,
+            settings.environment,
+            lambda id: self._backend.status(id) == "failed",
+            self._backend.workers,
         )
         self._lock = threading.Lock()
         self._resolved: dict[tuple[str, str], ServedVersion] = {}
@@ -133,6 +99,7 @@ class ServingService:
             ModelNotFoundError: no such model or version.
             InvalidInputError: the environment is not a name.
             PlatformError: the version's weights are missing or damaged.
+            InsufficientResourcesError: the minimum of its workers does not fit.
         """
         own = self._settings.environment
         environment = own if request.environment is None else request.environment
@@ -145,18 +112,61 @@ class ServingService:
             )
         asked = Reference.parse(request.model)
         version = self._registry.resolve(organisation_id, asked)
-        self._backend.apply(self._served(organisation_id, version))
+        wanted = Serving(version.model, version.sequence, new_id("rev"), request.scaling_config)
+        former = self._deployments.current(organisation_id, version.model, environment)
+        made: Blob | None = None
+        if wanted.place is not None and not wanted.is_same(former):
+            self._backend.check_room(str(asked), wanted.place)
+        if wanted.is_same(former):
+            assert former is not None
+            wanted = former
+        else:
+            wanted, made = self._computed_by(organisation_id, version, wanted)
+        self._backend.apply(self._served(organisation_id, version, wanted))
         with writing(self._engine) as connection:
+            if made is not None:
+                self._blobs.record(connection, organisation_id, made, timestamp())
             model = find_model(connection, organisation_id, version.model)
             row = record_deployment(
                 connection,
                 model,
-                version.sequence,
+                wanted,
                 environment,
                 timestamp(),
                 reference=f"{version.model}@{asked.alias}" if asked.alias else None,
             )
+        if former is not None and former is not wanted and former.place is not None:
+            self._backend.release(former.place.id)
+        with reading(self._engine) as connection:
             return self._deployments.views(connection, [row])[0]
+
+    def _computed_by(
+        self, organisation_id: str, version: ModelVersion, wanted: Serving
+    ) -> tuple[Serving, Blob | None]:
+        """``wanted`` with what is to compute the version, and the file that was made for that.
+
+        An estimator is converted once, at its first deployment.
+        """
+        if version.format == "safetensors":
+            return replace(wanted, runtime="network"), None
+        known = self._deployments.conversion(version.id)
+        if known is not None:
+            same = replace(
+                wanted,
+                runtime=known.runtime,
+                runtime_reason=known.runtime_reason,
+                converted_sha256=known.converted_sha256,
+            )
+            return same, None
+        found = self._backend.convert(self._served(organisation_id, version, None))
+        made = None if found.content is None else self._blobs.put(organisation_id, found.content)
+        computed = replace(
+            wanted,
+            runtime=found.runtime,
+            runtime_reason=found.reason,
+            converted_sha256=None if made is None else made.sha256,
+        )
+        return computed, made
 
     def list_deployments(
         self, organisation_id: str, *, limit: int, cursor: str | None, search: str | None = None
@@ -177,42 +187,48 @@ class ServingService:
             ModelNotFoundError: nothing of that name is deployed, or there is no such version.
             InvalidInputError: a row does not fit the signature; names the row and the column.
         """
-        rows = _rows(request)
+        answer = self._in_pieces(self._resolve(organisation_id, ref), request)
+        if answer.status != 200:
+            raise TrustStramException.from_problem(json.loads(answer.body), answer.status)
+        return list(PredictResponse.model_validate_json(answer.body).predictions)
+
+    def is_known(self, organisation_id: str, ref: str) -> bool:
+        """Whether ``begin`` would not read the database."""
+        return (organisation_id, ref) in self._resolved
+
+    def know(self, organisation_id: str, ref: str) -> None:
+        """Read what a reference means; raises as ``predict``."""
+        self._resolve(organisation_id, ref)
+
+    def begin(self, organisation_id: str, ref: str, body: bytes) -> Future[Answer]:
+        """Hand a request as it came to a worker, which reads and checks it."""
+        served = self._resolve(organisation_id, ref)
+        return self._backend.predict(served, Question(body, new_id("pred"), time.monotonic()))
+
+    def answer(self, organisation_id: str, ref: str, body: bytes) -> Answer:
+        """The same and wait; a long request goes in pieces, between which others get a turn."""
+        served = self._resolve(organisation_id, ref)
+        try:
+            request = PredictRequest.model_validate(strict_json.loads(body))
+        except ValidationError as error:
+            raise strict_json.validation_problem(error.errors(include_url=False)) from error
+        return self._in_pieces(served, request)
+
+    def _in_pieces(self, served: ServedVersion, request: PredictRequest) -> Answer:
+        rows = [request.data] if isinstance(request.data, dict) else request.data
+        check_request(len(rows), request)
         size = _EXPLAINED_PIECE_ROWS if request.explain else _PIECE_ROWS
-        served = self._resolve(organisation_id, ref)
-        checked = _validated(rows, served)
-        started_s = time.perf_counter()
-        found: list[Prediction] = []
-        for start in range(0, len(checked), size):
-            part = checked[start : start + size]
-            pending = self._submit(served, part, request, started_s)
-            found += pending.predictions(pending.future.result())
-        return found
-
-    def is_light(self, organisation_id: str, ref: str, request: PredictRequest) -> bool:
-        """Whether ``begin`` would neither read the database nor compute for long."""
-        rows = 1 if isinstance(request.data, dict) else len(request.data)
-        return rows <= _LIGHT_ROWS and (organisation_id, ref) in self._resolved
-
-    def begin(self, organisation_id: str, ref: str, request: PredictRequest) -> PendingPrediction:
-        """``predict`` without waiting, for few rows: check them and hand them to a worker."""
-        started_s = time.perf_counter()
-        rows = _rows(request)
-        served = self._resolve(organisation_id, ref)
-        return self._submit(served, _validated(rows, served), request, started_s)
-
-    def _submit(
-        self,
-        served: ServedVersion,
-        rows: Sequence[dict[str, Any]],
-        request: PredictRequest,
-        started_s: float,
-    ) -> PendingPrediction:
-        future = self._backend.predict(
-            served, rows, explain=request.explain, explain_class=request.explain_class
-        )
-        model, _, sequence = served.label.rpartition(":")
-        return PendingPrediction(model, int(sequence), served, future, started_s)
+        id, started_s = new_id("pred"), time.monotonic()
+        told = request.model_dump(exclude={"data"})
+        found: list[Answer] = []
+        for start in range(0, len(rows), size):
+            body = _json({**told, "data": rows[start : start + size]})
+            question = Question(body, id, started_s, first=start + 1, total=len(rows))
+            answer = self._backend.predict(served, question).result()
+            if answer.status != 200:
+                return answer
+            found.append(answer)
+        return joined(found)
 
     def _resolve(self, organisation_id: str, ref: str) -> ServedVersion:
         """The version that ``ref`` means now, remembered until the organisation changes."""
@@ -221,11 +237,16 @@ class ServingService:
         if found is not None:
             return found
         generation = self._generation
-        asked = Reference.parse(ref)
+        asked, serving = Reference.parse(ref), None
         if asked.follows:
-            asked = Reference(*self._deployments.serving(organisation_id, asked.name))
+            serving = self._deployments.serving(organisation_id, asked.name)
+            asked = Reference(serving.model, str(serving.sequence))
         version = self._registry.resolve(organisation_id, asked)
-        served = self._served(organisation_id, version)
+        if serving is None and version.format != "safetensors":
+            # A version by itself shares its workers, and the conversion, if it was deployed once.
+            known = self._deployments.conversion(version.id)
+            serving = None if known is None else replace(known, scaling=None)
+        served = self._served(organisation_id, version, serving)
         with self._lock:
             # An answer that was read before a change must not be remembered after it.
             if generation == self._generation:
@@ -241,48 +262,32 @@ class ServingService:
                 self._generation += 1
                 self._resolved = {k: v for k, v in self._resolved.items() if k[0] not in changed}
 
-    def _served(self, organisation_id: str, version: ModelVersion) -> ServedVersion:
+    def _served(
+        self, organisation_id: str, version: ModelVersion, serving: Serving | None
+    ) -> ServedVersion:
+        converted = None if serving is None else serving.converted_sha256
+        sha256 = converted or version.weights_sha256
+        estimator: Runtime = "sklearn" if converted is None else "onnx"
         return ServedVersion(
-            id=version.id,
+            # Where a version is computed in two ways, they are two to a worker.
+            id=version.id if converted is None else f"{version.id}/{converted[:16]}",
             label=f"{version.model}:{version.sequence}",
-            weights=self._blobs.path(organisation_id, version.weights_sha256),
-            weights_sha256=version.weights_sha256,
+            weights=self._blobs.path(organisation_id, sha256),
+            weights_sha256=sha256,
             architecture=version.architecture,
             signature=version.signature,
             statistics=version.statistics,
+            runtime="network" if version.format == "safetensors" else estimator,
+            place=None if serving is None else serving.place,
         )
 
 
-def _rows(request: PredictRequest) -> list[dict[str, Any]]:
-    rows = [request.data] if isinstance(request.data, dict) else request.data
-    if not 1 <= len(rows) <= PREDICT_ROWS:
+def _json(value: Any) -> bytes:
+    try:
+        return json.dumps(value, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
         raise InvalidInputError(
-            f"The request has {len(rows)} rows; send 1 to {PREDICT_ROWS:,} at a time.",
+            f"A row cannot be sent to the worker ({error}); use numbers, texts, true, false "
+            "and null.",
             field="data",
-        )
-    if request.explain_class is not None and not request.explain:
-        raise InvalidInputError(
-            f"explain_class is {request.explain_class!r} but explain is off; send "
-            '"explain": true with it.',
-            field="explain",
-        )
-    return rows
-
-
-def _validated(rows: Sequence[dict[str, Any]], served: ServedVersion) -> list[dict[str, Any]]:
-    # Loaded on first use: it brings numpy, and the platform listens before that.
-    from truststram_lab.preprocessing.rows import validate_row
-
-    checked: list[dict[str, Any]] = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            checked.append(validate_row(row, served.signature))
-        except InvalidInputError as error:
-            if len(rows) == 1:
-                raise
-            raise InvalidInputError(
-                f"Row {number} of {len(rows)}: {error.message}",
-                field=error.field,
-                choices=error.choices,
-            ) from error
-    return checked
+        ) from error

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from truststram_lab.schemas.registry import Architecture
-from truststram_lab.schemas.serving import Explanation
 from truststram_lab.schemas.tables import Signature, Statistics
 
-__all__ = ["Answer", "Backend", "BackendEvent", "Row", "ServedVersion", "VersionStatus"]
+__all__ = [
+    "Answer",
+    "Backend",
+    "BackendEvent",
+    "Conversion",
+    "Place",
+    "Question",
+    "Runtime",
+    "ServedVersion",
+    "VersionStatus",
+]
 
-Row = Mapping[str, Any]
+#: networks in numpy, estimators in onnxruntime, or in scikit-learn itself
+Runtime = Literal["network", "onnx", "sklearn"]
 VersionStatus = Literal["ready", "starting", "failed", "drained"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Workers of a deployment's own.
+
+    Args:
+        id: of the deployment's revision; it never comes back once it was released.
+        minimum: workers that run whenever one does.
+        maximum: that many under load, as far as memory and cores allow.
+    """
+
+    id: str
+    minimum: int
+    maximum: int
 
 
 @dataclass(frozen=True)
@@ -25,28 +50,64 @@ class ServedVersion:
     Args:
         id: the version's own id; two versions never share one.
         label: how people call it, for example ``breast-cancer:3``.
-        weights: the safetensors file, a path the platform itself made.
+        weights: the file that the runtime computes with, a path the platform itself made.
         weights_sha256: of the file's content; a worker loads nothing else.
+        architecture, statistics: of a network; an estimator's file has all of it.
+        runtime: which kind of worker computes it.
+        place: None shares the workers of its kind with all others.
     """
 
     id: str
     label: str
     weights: Path
     weights_sha256: str
-    architecture: Architecture
+    architecture: Architecture | None
     signature: Signature
-    statistics: Statistics
+    statistics: Statistics | None
+    runtime: Runtime = "network"
+    place: Place | None = None
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What is to compute an estimator, and why; ``content`` is a new file for that, if any."""
+
+    runtime: Runtime
+    reason: str
+    content: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request as it came, for a worker to read and check.
+
+    Args:
+        body: the JSON text of a ``PredictRequest``.
+        id: of the prediction; of several rows each adds its number.
+        started_s: ``time.monotonic()`` when it came.
+        first, total: which rows of a longer request these are, for the sentences of errors.
+    """
+
+    body: bytes
+    id: str
+    started_s: float
+    first: int = 1
+    total: int | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One request's answer: a list of class probabilities a row, in the signature's order.
+    """A worker's answer to one question, ready to be sent.
 
-    ``explanations`` has one entry a row, or is None if none were asked for.
+    Args:
+        status: of HTTP; 200, or that of the problem in the body.
+        body: a ``PredictResponse``, or a problem (RFC 9457), as JSON text.
+        rows: predictions in it.
     """
 
-    probabilities: list[list[float]]
-    explanations: list[Explanation] | None
+    status: int
+    body: bytes
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -57,6 +118,7 @@ class BackendEvent:
     type: Literal[
         "worker.started",
         "worker.died",
+        "worker.ended",
         "version.ready",
         "version.failed",
         "version.drained",
@@ -73,29 +135,48 @@ class Backend(Protocol):
     """
 
     def apply(self, version: ServedVersion) -> None:
-        """Load the version now and prove that it answers.
+        """Load the version now, on as many workers as it is to have, and prove that it answers.
 
         Raises:
             PlatformError: its weights are missing, damaged or do not fit.
+            InsufficientResourcesError: its place's minimum does not fit; none of it is kept.
         """
+        ...
+
+    def check_room(self, label: str, place: Place) -> None:
+        """Refuse a place whose minimum cannot fit, before anything is loaded for it.
+
+        Raises:
+            InsufficientResourcesError: says what is there and what is needed.
+        """
+        ...
+
+    def convert(self, version: ServedVersion) -> Conversion:
+        """Whether onnxruntime answers as an estimator's own scikit-learn does.
+
+        Raises:
+            PlatformError: its file is missing, damaged, or holds an unknown type.
+            ConfigurationError: the platform has no scikit-learn to read it with.
+        """
+        ...
+
+    def release(self, place: str) -> None:
+        """Let a place's workers finish what they have and end; later requests share workers."""
         ...
 
     def status(self, version_id: str) -> VersionStatus:
         """Where the version stands; ``starting`` until it has been loaded."""
         ...
 
-    def predict(
-        self,
-        version: ServedVersion,
-        rows: Sequence[Row],
-        *,
-        explain: bool = False,
-        explain_class: str | None = None,
-    ) -> Future[Answer]:
-        """Ask for validated rows; the future raises TrustStramException.
+    def workers(self, place: str) -> int:
+        """How many workers the place has now; 0 before it is asked."""
+        ...
+
+    def predict(self, version: ServedVersion, question: Question) -> Future[Answer]:
+        """Ask; a wrong request is an answer, too. The future raises TrustStramException.
 
         Raises:
-            InsufficientResourcesError: too many rows are waiting already.
+            InsufficientResourcesError: too much is waiting already.
             ConflictError: the version was drained or deleted.
         """
         ...

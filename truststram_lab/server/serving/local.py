@@ -1,56 +1,55 @@
-"""Workers on this computer, with batches that form by themselves.
-
-There is no timer: while the worker is busy, requests queue; when it is free, all that
-queued for the oldest request's version goes to it as one batch. A lone request never waits.
-"""
+"""Workers on this computer: shared ones for each runtime, and deployments' own."""
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import threading
+import time
 from collections import Counter, deque
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from multiprocessing import connection
+from importlib.util import find_spec
 from typing import Any
 
 from truststram_lab.exceptions import (
+    ConfigurationError,
     ConflictError,
-    InsufficientResourcesError,
-    PlatformError,
     PlatformUnavailableError,
     TrustStramException,
 )
 
-from .interface import Answer, BackendEvent, Row, ServedVersion, VersionStatus
-from .jobs import (
-    Job,
-    answer_of,
-    batch_message,
-    checked,
-    fail,
-    hopeless,
-    load_message,
+from .interface import (
+    Answer,
+    BackendEvent,
+    Conversion,
+    Place,
+    Question,
+    ServedVersion,
+    VersionStatus,
 )
+from .jobs import Job, checked, fail, load_header
+from .member import STOPPING, Member
+from .nursery import Nursery
+from .pool import Pool
 from .process import WorkerDiedError, WorkerProcess
+from .resources import check_fits, core_count, own_bytes, room
+from .watch import Watch
 
 __all__ = ["Counts", "LocalBackend"]
 
 log = logging.getLogger(__name__)
 
-#: Rows in one batch, unless a single request has more.
-BATCH_ROWS = 4096
-
-#: Rows that may wait; a request beyond is told to come again.
-WAITING_ROWS = 50_000
-
 #: Seconds without an answer to a batch after which the worker counts as stuck.
 STUCK_S = 60.0
 
-_STOPPING = "The platform is stopping; ask again in a moment."
+#: Seconds for converting an estimator and comparing it split by split.
+_CONVERT_S = 300.0
+
+#: what is not installed with the platform -> the runtime that needs it
+_PACKAGES = {"skops": "sklearn", "onnxruntime": "onnx"}
+
+#: Seconds that a batch in work has to end when the backend is closed.
+_GRACE_S = 1.0
 
 
 @dataclass
@@ -61,29 +60,32 @@ class Counts:
     batches: int = 0
     largest_batch: int = 0
     workers: int = 0
+    busy_s: float = 0.0
 
 
 class LocalBackend:
-    """A ``Backend`` of one worker process, started on first use and replaced when it dies.
+    """A ``Backend`` of processes that are started on first use and replaced when they die.
 
-    Requests that were with a dying worker are asked again once, each by itself, so that one
-    that kills workers takes no other with it.
+    Args:
+        stuck_s: seconds without an answer after which a worker is replaced.
+        most: shared workers of one runtime under load; None is one a core.
     """
 
-    def __init__(self, *, stuck_s: float = STUCK_S) -> None:
-        self._stuck_s = stuck_s
+    def __init__(self, *, stuck_s: float = STUCK_S, most: int | None = None) -> None:
+        self.stuck_s = stuck_s
+        self._most = most or max(1, int(core_count()))
         self._lock = threading.Condition()
-        self._queue: deque[Job] = deque()
-        self._waiting_rows = 0
+        self._pools: dict[str, Pool] = {}
+        self._released: set[str] = set()
+        self._leaving: list[Pool] = []
         self._open: Counter[str] = Counter()
         self._status: dict[str, VersionStatus] = {}
         self._events: deque[BackendEvent] = deque(maxlen=1000)
         self._sequence = 0
-        self._worker: WorkerProcess | None = None
-        self._thread: threading.Thread | None = None
-        self._closing = False
-        self._woken = False
-        self._wake_reader, self._wake_writer = os.pipe()
+        self._nurseries: dict[str, Nursery] = {}
+        self._watch = Watch()
+        self._worker_bytes: dict[str, int] = {}
+        self.closing = False
         self.counts = Counts()
 
     # ------------------------------------------------------------------ the interface
@@ -93,270 +95,264 @@ class LocalBackend:
         with self._lock:
             if self._status.get(version.id) == "drained":
                 del self._status[version.id]
-        self._submit(Job("load", version)).result()
+            pool = self._pool_of(version, alone=True)
+        try:
+            pid = self._submit(pool, Job("load", version)).result()
+            if version.place is not None:
+                self._fill(pool, version, pid)
+        except TrustStramException:
+            if version.place is not None:
+                self.release(version.place.id)
+            raise
+
+    def check_room(self, label: str, place: Place) -> None:
+        """Refuse what cannot fit; see ``Backend.check_room``."""
+        with self._lock:
+            check_fits(label, place.minimum, self._running(), 0)
+
+    def convert(self, version: ServedVersion) -> Conversion:
+        """In a process of its own that ends afterwards; see ``Backend.convert``."""
+        nursery = self.nursery("sklearn")
+        try:
+            worker = WorkerProcess(nursery)
+            try:
+                question = load_header(version, "convert")
+                header, bodies = worker.ask(question, timeout_s=_CONVERT_S)
+            finally:
+                worker.end()
+        except WorkerDiedError as error:
+            return Conversion(
+                "sklearn", f"Served by scikit-learn itself: while it was converted, {error}"
+            )
+        finally:
+            with self._lock:
+                needed = any(pool.runtime == "sklearn" for pool in self._pools.values())
+            if not needed:
+                nursery.close()
+        found = checked(header)
+        return Conversion(found["runtime"], found["reason"], bodies[0] if bodies else None)
+
+    def release(self, place: str) -> None:
+        """Let a place's workers finish what they have and end; see ``Backend.release``."""
+        with self._lock:
+            self._released.add(place)
+            pool = self._pools.pop(place, None)
+            if pool is not None:
+                pool.end()
+                self._leaving = [one for one in self._leaving if one.members] + [pool]
 
     def status(self, version_id: str) -> VersionStatus:
         """Where the version stands; ``starting`` until it has been loaded."""
         with self._lock:
             return self._status.get(version_id, "starting")
 
-    def predict(
-        self,
-        version: ServedVersion,
-        rows: Sequence[Row],
-        *,
-        explain: bool = False,
-        explain_class: str | None = None,
-    ) -> Future[Answer]:
-        """Ask for validated rows; see ``Backend.predict``."""
-        return self._submit(Job.asking(version, rows, explain, explain_class))
+    def workers(self, place: str) -> int:
+        """How many workers the place has now; 0 before it is asked."""
+        with self._lock:
+            pool = self._pools.get(place)
+            return sum(member.worker is not None for member in pool.members) if pool else 0
+
+    def predict(self, version: ServedVersion, question: Question) -> Future[Answer]:
+        """Ask; see ``Backend.predict``."""
+        with self._lock:
+            pool = self._pool_of(version)
+            return self._submit(pool, Job("predict", version, question))
 
     def drain(self, version_id: str, *, timeout_s: float = 30.0) -> bool:
         """Take no more requests for the version; True once none of them is open."""
         with self._lock:
             if self._status.get(version_id) != "drained":
                 self._status[version_id] = "drained"
-                self._tell("version.drained", version=version_id)
+                self.tell("version.drained", version=version_id)
             return self._lock.wait_for(lambda: not self._open[version_id], timeout_s)
 
     def delete(self, version_id: str) -> None:
         """Drain the version and free its memory; ``apply`` brings it back."""
         self.drain(version_id)
+        waiting = []
         with self._lock:
-            running = self._worker is not None
-        if running:
-            self._submit(Job("forget", body=version_id)).result()
+            for pool in self._pools.values():
+                for member in pool.members:
+                    job = Job("forget", subject=version_id)
+                    waiting.append(job.future)
+                    pool.give(member, job)
+        for future in waiting:
+            future.result()
         with self._lock:
-            self._tell("version.deleted", version=version_id)
+            self.tell("version.deleted", version=version_id)
 
     def events(self, after: int = 0) -> list[BackendEvent]:
         """What happened since event ``after``, oldest first; the last 1000 are kept."""
         with self._lock:
             return [event for event in self._events if event.sequence > after]
 
-    def inspect(self) -> dict[str, Any]:
-        """The worker's own account: names of its loaded ``modules`` and ``versions``."""
-        account: dict[str, Any] = self._submit(Job("inspect")).result()
+    def inspect(self, runtime: str = "network") -> dict[str, Any]:
+        """A shared worker's own account: names of its loaded ``modules`` and ``versions``."""
+        with self._lock:
+            pool = self._pool(runtime, Place(runtime, 1, self._most), runtime)
+        account: dict[str, Any] = self._submit(pool, Job("inspect")).result()
         return account
 
     def close(self) -> None:
-        """End the worker within about a second; what still waits fails."""
+        """End the workers within about a second; what still waits fails."""
         with self._lock:
-            if self._closing:
+            if self.closing:
                 return
-            self._closing = True
-            self._wake()
-            thread = self._thread
-        if thread is not None:
-            thread.join(1.0)
+            self.closing = True
+            pools = [*self._pools.values(), *self._leaving]
+            left = [job for pool in pools for job in pool.abandon()]
+            members = [member for pool in pools for member in pool.members]
+            for pool in pools:
+                pool.end()
+        for job in left:
+            if job.retried or job.future.set_running_or_notify_cancel():
+                fail(job, PlatformUnavailableError(STOPPING))
+        deadline_s = time.monotonic() + _GRACE_S
+        for member in members:
+            member.thread.join(max(0.0, deadline_s - time.monotonic()))
+            if member.thread.is_alive() and member.worker is not None:
+                member.worker.kill()
+            member.thread.join()
+        with self._lock:
+            # What a dying worker gave back meanwhile.
+            left = [job for pool in pools for job in pool.abandon()]
+        for job in left:
+            fail(job, PlatformUnavailableError(STOPPING))
+        self._watch.close()
+        for nursery in self._nurseries.values():
+            nursery.close()
+
+    # ------------------------------------------------------------------ for its members
+
+    def nursery(self, runtime: str) -> Nursery:
+        """Where workers of a runtime come from."""
+        for package, needed_by in _PACKAGES.items():
+            if needed_by == runtime and find_spec(package) is None:
+                raise ConfigurationError(
+                    f"Serving this model needs the package {package}, which the platform's "
+                    "environment lacks; run pip install 'truststram-lab[models]' there."
+                )
+        with self._lock:
+            return self._nurseries.setdefault(runtime, Nursery(runtime))
+
+    def watch(self, worker: WorkerProcess, member: Member) -> None:
+        """Wake the member if its worker ends while it is idle."""
+
+        def died() -> None:
             with self._lock:
-                if thread.is_alive() and self._worker is not None:
-                    self._worker.kill()
-            thread.join()
-        os.close(self._wake_reader)
-        os.close(self._wake_writer)
+                member.lost = member.worker is worker
+                if member in member.pool.idle:
+                    member.pool.idle.remove(member)
+                    member.inbox.put([])
+
+        self._watch.add(worker, died)
+
+    def unwatch(self, worker: WorkerProcess) -> None:
+        """Its end is expected."""
+        self._watch.remove(worker)
+
+    def count(self, requests: int, took_s: float) -> None:
+        """A batch of so many requests was answered."""
+        with self._lock:
+            self.counts.batches += 1
+            self.counts.busy_s += took_s
+            self.counts.largest_batch = max(self.counts.largest_batch, requests)
+
+    def mark(self, version: ServedVersion, status: VersionStatus, kind: Any, **data: str) -> None:
+        """Where a version stands since a worker tried to load it."""
+        with self._lock:
+            if status != "ready" or self._status.get(version.id) != "drained":
+                self._status[version.id] = status
+            self.tell(kind, version=version.id, **data)
+
+    def tell(self, kind: Any, **data: str | int) -> None:
+        """Note an event; with the lock held."""
+        self._sequence += 1
+        self._events.append(BackendEvent(self._sequence, kind, data))
 
     # ------------------------------------------------------------------ queueing
 
-    def _submit(self, job: Job) -> Future[Any]:
+    def _submit(self, pool: Pool, job: Job) -> Future[Any]:
         version_id = job.version.id if job.version else None
         with self._lock:
-            if self._closing:
-                raise PlatformUnavailableError(_STOPPING)
+            if self.closing:
+                raise PlatformUnavailableError(STOPPING)
             if job.kind == "predict":
-                self._admit(job)
+                self._admit(pool, job)
             if version_id is not None:
                 self._open[version_id] += 1
-                job.future.add_done_callback(lambda _: self._release(version_id))
-            self._waiting_rows += job.rows
-            self._queue.append(job)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="truststram-serving", daemon=True
-                )
-                self._thread.start()
-            self._wake()
+                job.future.add_done_callback(lambda _: self._closed(version_id))
+            pool.submit(job)
         return job.future
 
-    def _admit(self, job: Job) -> None:
+    def _admit(self, pool: Pool, job: Job) -> None:
         assert job.version is not None
         if self._status.get(job.version.id) == "drained":
             raise ConflictError(
                 f"{job.version.label} takes no more requests; deploy it again or ask another "
                 "version."
             )
-        if self._queue and self._waiting_rows + job.rows > WAITING_ROWS:
-            raise InsufficientResourcesError(
-                f"{self._waiting_rows} rows are waiting for a prediction already; try again in "
-                "a second.",
-                retry_after=1.0,
-            )
+        pool.admit(job)
         self.counts.requests += 1
 
-    def _release(self, version_id: str) -> None:
+    def _closed(self, version_id: str) -> None:
         with self._lock:
             self._open[version_id] -= 1
             if not self._open[version_id]:
                 del self._open[version_id]
                 self._lock.notify_all()
 
-    def _wake(self) -> None:
-        if not self._woken:
-            self._woken = True
-            os.write(self._wake_writer, b"!")
+    # ------------------------------------------------------------------ pools
 
-    def _take(self) -> list[Job]:
-        """The oldest request and all that can go with it."""
-        first = self._queue.popleft()
-        batch, rows, left = [first], first.rows, deque[Job]()
-        for job in self._queue:
-            if job.joins(first) and rows + job.rows <= BATCH_ROWS:
-                batch.append(job)
-                rows += job.rows
-            else:
-                left.append(job)
-        self._queue = left
-        self._waiting_rows -= rows
-        return batch
+    def _pool_of(self, version: ServedVersion, *, alone: bool = False) -> Pool:
+        """The pool that answers for a version.
 
-    # ------------------------------------------------------------------ the dispatcher
+        Args:
+            alone: start one member of its place only; the others follow once it was measured.
+        """
+        place = version.place
+        if place is None or place.id in self._released:
+            shared = Place(version.runtime, 1, self._most)
+            return self._pool(version.runtime, shared, version.runtime)
+        return self._pool(place.id, place, version.runtime, minimum=1 if alone else None)
 
-    def _run(self) -> None:
-        while True:
-            with self._lock:
-                if self._closing:
-                    break
-                batch = self._take() if self._queue else []
-            if batch:
-                self._answer(batch)
-            else:
-                self._wait()
-        if self._worker is not None:
-            self._worker.end(grace_s=0.5)
+    def _pool(self, name: str, place: Place, runtime: str, *, minimum: int | None = None) -> Pool:
+        found = self._pools.get(name)
+        if found is None:
+            found = self._pools[name] = Pool(
+                name,
+                runtime,
+                place.minimum if minimum is None else minimum,
+                place.maximum,
+                self._lock,
+                lambda pool: Member(self, pool),
+                self._may_grow,
+            )
+        return found
+
+    def _fill(self, pool: Pool, version: ServedVersion, pid: int) -> None:
+        """Bring a place to its minimum, if that fits, each worker with the version loaded."""
+        place = version.place
+        assert place is not None
+        each = self._worker_bytes[pool.runtime] = own_bytes(pid)
         with self._lock:
-            left, self._queue = self._queue, deque()
-        for job in left:
-            if job.retried or job.future.set_running_or_notify_cancel():
-                fail(job, PlatformUnavailableError(_STOPPING))
-
-    def _wait(self) -> None:
-        """Until there is something to do; a worker that dies meanwhile is replaced."""
-        handles = [self._wake_reader]
-        if self._worker is not None:
-            handles.append(self._worker.sentinel)
-        found = connection.wait(handles)
-        if self._wake_reader in found:
-            with self._lock:
-                os.read(self._wake_reader, 1)
-                self._woken = False
-            return
-        # One that never answered anything would die again and again: wait for a request.
-        proven = self._worker is not None and self._worker.answered > 0
-        self._bury("the worker ended while idle")
-        if proven:
-            self._replace()
-
-    def _replace(self) -> None:
-        try:
-            self._ready_worker()
-        except PlatformError as error:
-            log.error("no replacement for the prediction worker: %s", error)
-
-    def _ready_worker(self) -> WorkerProcess:
-        if self._worker is None:
-            worker = WorkerProcess()
-            with self._lock:
-                self._worker = worker
-                self.counts.workers += 1
-                self._tell("worker.started", pid=worker.pid)
-        return self._worker
-
-    def _bury(self, reason: str) -> None:
-        worker = self._worker
-        if worker is None:
-            return
-        with self._lock:
-            self._worker = None
-            self._tell("worker.died", pid=worker.pid, reason=reason)
-        log.warning("prediction worker %d: %s", worker.pid, reason)
-        worker.end()
-
-    def _answer(self, batch: list[Job]) -> None:
-        # A retried future is running already; others may have been cancelled while waiting.
-        jobs = [j for j in batch if j.retried or j.future.set_running_or_notify_cancel()]
-        if not jobs:
-            return
-        try:
-            if jobs[0].kind == "predict":
-                self._answer_rows(jobs)
-            else:
-                jobs[0].future.set_result(self._do(jobs[0]))
-        except WorkerDiedError as error:
-            self._bury(str(error))
-            self._retry(jobs)
-        except TrustStramException as error:
-            for job in jobs:
-                fail(job, error)
-        except Exception as error:
-            # The one thread that serves everybody must outlive a fault of ours.
-            log.exception("a batch of predictions failed")
-            fault = PlatformError(f"The prediction failed with {type(error).__name__}.")
-            fault.__cause__ = error
-            for job in jobs:
-                fail(job, fault)
-
-    def _retry(self, jobs: list[Job]) -> None:
+            missing = place.minimum - len(pool.members)
+            check_fits(version.label, missing, self._running(), each)
+            pool.minimum = place.minimum
+            known = list(pool.members)
+            pool.start(place.minimum)
+            jobs = [Job("load", version) for _ in range(len(pool.members) - len(known))]
+            for member, job in zip(pool.members[len(known) :], jobs, strict=True):
+                pool.give(member, job)
         for job in jobs:
-            if job.retried:
-                fail(job, hopeless(job))
-        again = [job for job in jobs if not job.retried]
-        for job in again:
-            job.retried = True
-        with self._lock:
-            closing = self._closing
-            self._queue.extendleft(reversed(again))
-            self._waiting_rows += sum(job.rows for job in again)
-        if not closing:
-            self._replace()
+            job.future.result()
 
-    def _do(self, job: Job) -> dict[str, Any]:
-        worker = self._ready_worker()
-        if job.kind == "load":
-            assert job.version is not None
-            self._load(worker, job.version)
-            return {}
-        return checked(worker.ask(json.dumps({"op": job.kind, "id": job.body}), self._stuck_s))
+    def _running(self) -> int:
+        return sum(len(pool.members) for pool in self._pools.values())
 
-    def _load(self, worker: WorkerProcess, version: ServedVersion) -> None:
-        try:
-            checked(worker.ask(load_message(version), self._stuck_s))
-        except TrustStramException as error:
-            with self._lock:
-                self._status[version.id] = "failed"
-                self._tell("version.failed", version=version.id, reason=error.message)
-            raise
-        with self._lock:
-            if self._status.get(version.id) != "drained":
-                self._status[version.id] = "ready"
-            self._tell("version.ready", version=version.id)
-
-    def _answer_rows(self, jobs: list[Job]) -> None:
-        worker, version = self._ready_worker(), jobs[0].version
-        assert version is not None
-        message = batch_message(jobs)
-        reply = checked(worker.ask(message, self._stuck_s))
-        if "unknown" in reply:
-            self._load(worker, version)
-            reply = checked(worker.ask(message, self._stuck_s))
-        with self._lock:
-            self.counts.batches += 1
-            self.counts.largest_batch = max(self.counts.largest_batch, len(jobs))
-        for job, answer in zip(jobs, reply["answers"], strict=True):
-            try:
-                job.future.set_result(answer_of(checked(answer)))
-            except TrustStramException as error:
-                fail(job, error)
-
-    def _tell(self, kind: Any, **data: str | int) -> None:
-        self._sequence += 1
-        self._events.append(BackendEvent(self._sequence, kind, data))
+    def _may_grow(self, pool: Pool) -> bool:
+        each = self._worker_bytes.get(pool.runtime)
+        if each is None:
+            pids = [member.worker.pid for member in pool.members if member.worker is not None]
+            each = self._worker_bytes[pool.runtime] = own_bytes(pids[0])
+        return room(self._running(), each) > 0

@@ -1,24 +1,26 @@
-"""One worker process and the pipe to it."""
+"""One worker process and the channel to it."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import multiprocessing
 import os
 import signal
-from multiprocessing import connection
-from multiprocessing.process import BaseProcess
+import socket
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from truststram_lab.exceptions import PlatformError
 
+from . import wire
+from .nursery import Nursery
+
 __all__ = ["WorkerDiedError", "WorkerProcess"]
 
-_WORKER_MODULE = "truststram_lab.server.serving.worker"
-
-#: Seconds until a fresh worker has to say that it is ready; the first one imports numpy.
+#: Seconds until a fresh worker has to say that it is ready.
 _START_S = 120.0
+
+#: A worker's answer: the header, and one body a request.
+Reply = tuple[dict[str, Any], list[bytes]]
 
 
 class WorkerDiedError(Exception):
@@ -26,26 +28,24 @@ class WorkerDiedError(Exception):
 
 
 class WorkerProcess:
-    """A worker that is ready.
-
-    It is forked from a server process that has the worker's module loaded already, so only
-    the first one costs the imports. The platform runs as a package (``python -m``), so that
-    multiprocessing imports no main module in the child. Used by one thread at a time.
+    """A worker that is ready; asked by one thread at a time.
 
     Raises:
         PlatformError: it does not start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, nursery: Nursery) -> None:
+        self._nursery = nursery
+        self._channel, theirs = socket.socketpair()
         try:
-            self._pipe, self._process = _started()
-        except (OSError, EOFError) as error:
-            raise PlatformError(
-                f"The prediction worker could not be started ({error}); free memory or file "
-                "handles on the platform's computer and ask again."
-            ) from error
-        assert self._process.pid is not None
-        self._pid: int = self._process.pid
+            self._pid = nursery.fork(theirs)
+        except BaseException:
+            self._channel.close()
+            raise
+        finally:
+            # While this end is open here too, a dead worker would look like a silent one.
+            theirs.close()
+        self._buried = False
         self.answered = 0
         try:
             self._receive(_START_S)
@@ -60,67 +60,44 @@ class WorkerProcess:
         """The process's number."""
         return self._pid
 
-    @property
-    def sentinel(self) -> int:
-        """A handle that becomes readable when the process ends."""
-        return self._process.sentinel
+    def fileno(self) -> int:
+        """The channel's handle, which hangs up when the process ends; -1 once it was closed."""
+        return self._channel.fileno()
 
-    def ask(self, message: str, timeout_s: float) -> dict[str, Any]:
-        """Send a message (JSON) and wait for its answer.
+    def ask(
+        self, header: Mapping[str, Any], bodies: Sequence[bytes] = (), *, timeout_s: float
+    ) -> Reply:
+        """Send a message and wait for its answer.
 
         Raises:
             WorkerDiedError: no answer, because the process ended or ``timeout_s`` passed.
         """
         try:
-            self._pipe.send_bytes(message.encode())
+            self._channel.settimeout(timeout_s)
+            wire.send(self._channel, header, bodies)
         except OSError as error:
             raise WorkerDiedError("the worker ended") from error
         reply = self._receive(timeout_s)
         self.answered += 1
         return reply
 
-    def _receive(self, timeout_s: float) -> dict[str, Any]:
-        if not connection.wait([self._pipe, self._process.sentinel], timeout_s):
-            raise WorkerDiedError(f"the worker gave no answer in {timeout_s:g} s")
+    def _receive(self, timeout_s: float) -> Reply:
         try:
-            reply: dict[str, Any] = json.loads(self._pipe.recv_bytes())
+            self._channel.settimeout(timeout_s)
+            return wire.receive(self._channel)
+        except TimeoutError as error:
+            raise WorkerDiedError(f"the worker gave no answer in {timeout_s:g} s") from error
         except (EOFError, OSError) as error:
             raise WorkerDiedError("the worker ended") from error
-        return reply
 
     def kill(self) -> None:
         """End it from another thread; whoever waits for its answer gets WorkerDiedError."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
+        if not self._buried:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
 
-    def end(self, *, grace_s: float = 0.0) -> None:
-        """Close the pipe, which ends an idle worker; after ``grace_s`` seconds kill it."""
-        self._pipe.close()
-        if grace_s:
-            self._process.join(grace_s)
-        self._process.kill()
-        self._process.join()
-        self._process.close()
-
-
-def _started() -> tuple[connection.Connection, BaseProcess]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([_WORKER_MODULE])
-    pipe, child = context.Pipe()
-    # Named here, imported there: the platform never loads the worker's libraries for this.
-    process = context.Process(target=_serve, args=(child,), name="truststram-worker", daemon=True)
-    try:
-        process.start()
-    except BaseException:
-        pipe.close()
-        raise
-    finally:
-        # While this end is open here too, a dead worker would look like a silent one.
-        child.close()
-    return pipe, process
-
-
-def _serve(pipe: connection.Connection) -> None:
-    from .worker import main
-
-    main(pipe)
+    def end(self) -> None:
+        """End it, whatever it does."""
+        self._buried = True
+        self._channel.close()
+        self._nursery.bury(self._pid)

@@ -167,7 +167,9 @@ endpoints = Table(
     UniqueConstraint("organisation_id", "environment", "name"),
 )
 
-#: ``reference`` is how the version was named, where that was by an alias
+#: ``reference`` is how the version was named, where that was by an alias; ``scaling`` is None
+#: where it shares its workers; ``converted_sha256`` is the file that ``runtime`` computes with,
+#: where that is not the version's own
 revisions = Table(
     "revisions",
     metadata,
@@ -179,6 +181,10 @@ revisions = Table(
     Column("status", String(16), nullable=False),
     Column("created_at", _INSTANT, nullable=False),
     Column("reference", _NAME),
+    Column("scaling", JSON),
+    Column("runtime", String(16)),
+    Column("runtime_reason", Text),
+    Column("converted_sha256", _SHA256),
     UniqueConstraint("endpoint_id", "sequence"),
     ForeignKeyConstraint(
         ["model_id", "version_sequence"], ["model_versions.model_id", "model_versions.sequence"]
