@@ -36,6 +36,7 @@ from .routes.idempotency import Bodies
 from .security import OPEN_DOORS, STANDING_DOORS, Forwarded, Guard
 from .services.accounts import AccountsService
 from .services.aggregation import Advancer
+from .services.artifacts import ArtifactsService
 from .services.budgets import BudgetsService
 from .services.events import EventsService, Wakeups
 from .services.federation import FederationService
@@ -48,6 +49,7 @@ from .services.rounds import RoundsService
 from .services.runs import RunsService
 from .services.serving import ServingService
 from .services.setup import Setup
+from .services.uploads import UploadsService
 from .settings import Front, Settings
 from .stores.blobs import BlobStore
 from .stores.engine import on_commit, open_engine, own_database
@@ -83,6 +85,8 @@ def build_services(settings: Settings) -> Services:
         lifecycle=lifecycle,
         accounts=accounts_service,
         registry=registry_service,
+        uploads=UploadsService(engine, blobs),
+        artifacts=ArtifactsService(registry_service, blobs),
         federation=FederationService(engine, accounts_service, settings),
         preflight=PreflightService(engine, presence),
         budgets=BudgetsService(engine),

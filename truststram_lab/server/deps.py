@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from .services.accounts import AccountsService, Principal
 from .services.aggregation import Advancer
+from .services.artifacts import ArtifactsService
 from .services.budgets import BudgetsService
 from .services.events import EventsService
 from .services.federation import FederationService
@@ -21,6 +22,7 @@ from .services.records import RecordsService
 from .services.registry import RegistryService
 from .services.rounds import RoundsService
 from .services.runs import RunsService
+from .services.uploads import UploadsService
 from .settings import Settings
 from .stores.blobs import BlobStore, BlobWriter
 from .strict_json import loads, validation_problem
@@ -58,6 +60,8 @@ class Services:
     lifecycle: Lifecycle
     accounts: AccountsService
     registry: RegistryService
+    uploads: UploadsService
+    artifacts: ArtifactsService
     federation: FederationService
     preflight: PreflightService
     budgets: BudgetsService

@@ -68,6 +68,13 @@ class RegistryService:
         with reading(self._engine) as connection:
             return self._blobs.find(connection, organisation_id, sha256)
 
+    def first_label(self, organisation_id: str, ref: str) -> str | None:
+        """The label that the model's first version was announced with, while it has none."""
+        with reading(self._engine) as connection:
+            model = find_model(connection, organisation_id, ref)
+            label: str | None = model.first_label
+            return None if latest_version(connection, model.id) else label
+
     def list_models(
         self, organisation_id: str, *, limit: int, cursor: str | None, search: str | None
     ) -> Page[Model]:
@@ -233,6 +240,7 @@ class RegistryService:
                 latest_version=counts[row.id].latest if row.id in counts else None,
                 deployed_version=deployed.get(row.id),
                 aliases=aliases.get(row.id, []),
+                type=row.type,
                 created_at=row.created_at,
             )
             for row in rows
@@ -306,6 +314,8 @@ def _insert_model(
             name=request.name,
             description=request.description,
             framework=request.framework,
+            type=request.type,
+            first_label=request.version,
             created_at=now,
         )
         .returning(models)
