@@ -364,6 +364,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/models/{ref}/artifacts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Register Artifact
+         * @description Register an uploaded estimator as the next version, kept without code.
+         */
+        post: operations["register_artifact"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/models/{ref}/versions": {
         parameters: {
             query?: never;
@@ -780,6 +800,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/uploads/{sha256}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Upload
+         * @description How much of the file with that content is here.
+         */
+        get: operations["get_upload"];
+        /**
+         * Put Upload
+         * @description Append the body at ``offset``; with the last part the file is checked and stored.
+         */
+        put: operations["put_upload"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/whoami": {
         parameters: {
             query?: never;
@@ -1128,7 +1172,12 @@ export interface components {
             /** Name */
             name: string;
         };
-        /** CreateModel */
+        /**
+         * CreateModel
+         * @description A new line of versions.
+         *
+         *     ``type`` is what it predicts; ``version`` the label of its first uploaded version.
+         */
         CreateModel: {
             /**
              * Description
@@ -1142,6 +1191,10 @@ export interface components {
             framework: string;
             /** Name */
             name: string;
+            /** Type */
+            type?: ("classification" | "regression") | null;
+            /** Version */
+            version?: string | null;
         };
         /**
          * CreateRun
@@ -1847,6 +1900,8 @@ export interface components {
             latest_version: number | null;
             /** Name */
             name: string;
+            /** Type */
+            type?: string | null;
             /** Version Count */
             version_count: number;
         };
@@ -2270,6 +2325,19 @@ export interface components {
             sample_rate: number;
             /** Steps Per Round */
             steps_per_round: number;
+        };
+        /**
+         * RegisterArtifact
+         * @description An uploaded file that is to become the next version: an estimator of scikit-learn's.
+         *
+         *     Written by skops, ``MLModel.save``, pickle or joblib; the last two are read by a process of
+         *     its own with a list of what may be in them, and kept as skops writes them.
+         */
+        RegisterArtifact: {
+            /** Label */
+            label?: string | null;
+            /** Sha256 */
+            sha256: string;
         };
         /**
          * RoundPlan
@@ -2789,6 +2857,20 @@ export interface components {
              * @constant
              */
             status: "accepted";
+        };
+        /**
+         * Upload
+         * @description A file on its way: ``offset`` bytes are stored durably; once all are, it is checked.
+         */
+        Upload: {
+            /** Complete */
+            complete: boolean;
+            /** Offset */
+            offset: number;
+            /** Sha256 */
+            sha256: string;
+            /** Size Bytes */
+            size_bytes: number;
         };
     };
     responses: never;
@@ -3525,6 +3607,41 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Model"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    register_artifact: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                ref: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RegisterArtifact"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelVersion"];
                 };
             };
             /** @description Refused, or failed */
@@ -4277,6 +4394,77 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["UpdateReceipt"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_upload: {
+        parameters: {
+            query: {
+                size_bytes: number;
+            };
+            header?: never;
+            path: {
+                sha256: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Upload"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    put_upload: {
+        parameters: {
+            query: {
+                offset: number;
+                size_bytes: number;
+            };
+            header?: never;
+            path: {
+                sha256: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Upload"];
                 };
             };
             /** @description Refused, or failed */
