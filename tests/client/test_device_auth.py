@@ -34,15 +34,7 @@ def _in_memory(client, monkeypatch):
 
 
 def issued(client, name: str = "icu/north") -> str:
-    target = sandbox.target()()
-    answer = httpx.post(
-        f"{target.base_url}/api/v1/device-auth/bootstrap-tokens",
-        json={"name": name},
-        headers={"Authorization": f"Bearer {target.token}"},
-        trust_env=False,
-    )
-    assert answer.status_code == 201, answer.text
-    return answer.json()["bootstrap_token"]
+    return client.accounts.bootstrap_token(name).bootstrap_token
 
 
 def who(token: str) -> httpx.Response:

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pandas as pd
 
@@ -169,21 +168,9 @@ def _round(folder: Path) -> Iterator[dict[str, str]]:
         yield {
             **environment,
             "SITE_TOKEN": invited.token,
-            "BOOTSTRAP_TOKEN": _bootstrap_token(client, "fed_456/site"),
+            "BOOTSTRAP_TOKEN": client.accounts.bootstrap_token("fed_456/site").bootstrap_token,
             "TRUSTSTRAM_ENVIRONMENT": "sandbox",
         }
-
-
-def _bootstrap_token(client: TrustStramClient, site: str) -> str:
-    """What an owner of the organisation issues for a device of that site."""
-    target = client.target.current()
-    answer = httpx.post(
-        f"{target.base_url}/api/v1/device-auth/bootstrap-tokens",
-        json={"name": site},
-        headers={"Authorization": f"Bearer {target.token}"},
-        trust_env=False,
-    )
-    return str(answer.raise_for_status().json()["bootstrap_token"])
 
 
 _SERVER = """
