@@ -90,6 +90,16 @@ def my_train_fn(state):
 given = {"auth_provider": lambda: os.environ["SITE_TOKEN"], "my_train_fn": my_train_fn}
 """
 
+_DEVICE = """
+import os
+def my_train_fn(state):
+    return {name: value + 1 for name, value in state.items()}, 10, {"loss": 0.25}
+given = {
+    "backend_bootstrap_token": os.environ.get("BOOTSTRAP_TOKEN", ""),
+    "my_train_fn": my_train_fn,
+}
+"""
+
 _PERSONAL = """
 import torch
 weights = {
@@ -294,6 +304,16 @@ STORIES = (
         world="empty",
     ),
     Story(
+        "a device with tokens of its own trains in the open round",
+        EDGEML,
+        (0,),
+        "assert device_id and assignment['round_id']\n"
+        "assert result['status'] == 'accepted'\n"
+        "assert auth.get_access_token_sync() == await auth.get_access_token()",
+        given=_DEVICE,
+        world="round",
+    ),
+    Story(
         "a device trains in the open round and asks for its budget",
         EDGEML,
         (2, 8),
@@ -358,6 +378,5 @@ NOT_YET = {
     (TRUSTSTRAM, 15): "post-quantum encryption",
     (TRUSTSTRAM, 18): "the Flask application",
     (TRUSTSTRAM, 20): "ModelMonitor",
-    (EDGEML, 0): "device authentication",
     (EDGEML, 1): "rollouts and experiments",
 }

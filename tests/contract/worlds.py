@@ -165,7 +165,12 @@ def _round(folder: Path) -> Iterator[dict[str, str]]:
             body = weights.encode(local_moments(table, signature), {"sample_count": "10"})
             site.push(found.round_id, body)
             assert site.assignments(20)[0].kind == "training"
-        yield {**environment, "SITE_TOKEN": invited.token, "TRUSTSTRAM_ENVIRONMENT": "sandbox"}
+        yield {
+            **environment,
+            "SITE_TOKEN": invited.token,
+            "BOOTSTRAP_TOKEN": client.accounts.bootstrap_token("fed_456/site").bootstrap_token,
+            "TRUSTSTRAM_ENVIRONMENT": "sandbox",
+        }
 
 
 _SERVER = """

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from truststram_lab.exceptions import InvalidInputError
-from truststram_lab.federated.contribution import Game, Round, contributions
+from truststram_lab.federated.contribution import Game, Round
+from truststram_lab.federated.contribution_values import contributions
 from truststram_lab.learning.strategies import aggregate
 from truststram_lab.schemas.contributions import Contributions, ModelScore
 from truststram_lab.schemas.federation import CreateRun
@@ -145,7 +146,7 @@ def test_left_out_means_the_score_of_the_others() -> None:
 def test_sampled_orders_come_to_the_exact_values(seed: int, monkeypatch) -> None:
     game = made("fedavg", 7, seed)
     exact = values(played(game), "loss")
-    monkeypatch.setattr("truststram_lab.federated.contribution.EXACT_SITES", 2)
+    monkeypatch.setattr("truststram_lab.federated.contribution_values.EXACT_SITES", 2)
     found = played(game, pairs=300, tolerance=0.0, seed=seed)
     errors = np.array([one.loss.error for one in found.sites])
     assert found.method == "permutations"

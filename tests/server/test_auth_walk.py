@@ -20,7 +20,12 @@ from truststram_lab.server.stores.engine import open_engine, writing
 from truststram_lab.server.stores.ids import new_id, timestamp
 from truststram_lab.server.stores.tables import organisations, principals
 
-OPEN = {("GET", "/health")}
+OPEN = {
+    ("GET", "/health"),
+    ("POST", "/api/v1/device-auth/bootstrap"),
+    ("POST", "/api/v1/device-auth/refresh"),
+    ("POST", "/api/v1/device-auth/revoke"),
+}
 SITES = {
     ("GET", "/api/v1/whoami"),
     ("GET", "/api/v1/openapi.json"),

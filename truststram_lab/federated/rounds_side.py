@@ -8,10 +8,9 @@ import platform as machine
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
-from truststram_lab import sandbox
 from truststram_lab.client.participants import ParticipantClient
+from truststram_lab.client.places import device_place
 from truststram_lab.config import setting
 from truststram_lab.exceptions import (
     AuthenticationError,
@@ -24,7 +23,6 @@ from truststram_lab.exceptions import (
 from truststram_lab.learning import weights as files
 from truststram_lab.schemas.federation import Assignment
 from truststram_lab.schemas.privacy import PrivacyBudget
-from truststram_lab.transport import Target, TargetProvider, normal_url
 
 from .joined_data import federations_at, joined_data
 from .participation.files import device_name
@@ -40,8 +38,6 @@ from .site_spending import SiteSpending
 
 __all__ = ["PersonalModel", "RoundsSide"]
 
-#: The documents' own host: it stands for the platform that is configured.
-_DOCUMENTED = "api.edgeml.io"
 _FORMATS = {"pytorch": TENSORS, "numpy": ARRAYS}
 #: Seconds of pauses after which a call of a round gives up on a silent platform.
 _OUTAGE_S = 60.0
@@ -81,7 +77,7 @@ class RoundsSide:
         self._device = str(chosen) if chosen else device_name()
         self.platform = str(setting("PLATFORM", platform, "python").value)
         self._timeout_s = timeout_s
-        self._target, self.place = _place(api_base)
+        self._target, self.place = device_place(api_base)
         self._port: ParticipantClient | None = None
         self._token: str | None = None
         self._device_id: str | None = None
@@ -239,13 +235,3 @@ class RoundsSide:
             name=round_id,
             choices=open_rounds[:3],
         )
-
-
-def _place(api_base: str | None) -> tuple[TargetProvider, str]:
-    """Where the platform is, and what its outbox is called."""
-    for given in (api_base, None):
-        found = setting("BASE_URL", given).value
-        if found is not None and urlsplit(found).hostname != _DOCUMENTED:
-            url = normal_url(found)
-            return Target(url), urlsplit(url).netloc
-    return sandbox.target(), "sandbox"

@@ -38,6 +38,7 @@ from .services.accounts import AccountsService
 from .services.aggregation import Advancer
 from .services.artifacts import ArtifactsService
 from .services.budgets import BudgetsService
+from .services.device_tokens import DeviceTokensService
 from .services.events import EventsService, Wakeups
 from .services.federation import FederationService
 from .services.personalization import PersonalService
@@ -84,6 +85,7 @@ def build_services(settings: Settings) -> Services:
         blobs=blobs,
         lifecycle=lifecycle,
         accounts=accounts_service,
+        device_tokens=DeviceTokensService(engine, accounts_service, settings),
         registry=registry_service,
         uploads=UploadsService(engine, blobs),
         artifacts=ArtifactsService(registry_service, blobs),

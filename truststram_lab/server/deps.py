@@ -14,6 +14,7 @@ from .services.accounts import AccountsService, Principal
 from .services.aggregation import Advancer
 from .services.artifacts import ArtifactsService
 from .services.budgets import BudgetsService
+from .services.device_tokens import DeviceTokensService
 from .services.events import EventsService
 from .services.federation import FederationService
 from .services.personalization import PersonalService
@@ -59,6 +60,7 @@ class Services:
     blobs: BlobStore
     lifecycle: Lifecycle
     accounts: AccountsService
+    device_tokens: DeviceTokensService
     registry: RegistryService
     uploads: UploadsService
     artifacts: ArtifactsService

@@ -25,7 +25,16 @@ from .settings import BLOB_LIMIT_BYTES, JSON_LIMIT_BYTES, Network
 __all__ = ["OPEN_DOORS", "STANDING_DOORS", "STREAMED", "Forwarded", "Guard", "scope_for"]
 
 #: what needs no credential at all, as (method, path)
-OPEN_DOORS = frozenset({("GET", "/health"), ("HEAD", "/health")})
+OPEN_DOORS = frozenset(
+    {
+        ("GET", "/health"),
+        ("HEAD", "/health"),
+        # these check a token of their own, which opens no other door
+        ("POST", "/api/v1/device-auth/bootstrap"),
+        ("POST", "/api/v1/device-auth/refresh"),
+        ("POST", "/api/v1/device-auth/revoke"),
+    }
+)
 
 #: and on a standing platform, besides
 STANDING_DOORS = frozenset({("GET", "/ready"), ("POST", "/api/v1/setup")})

@@ -113,7 +113,8 @@ def contribution(
         ConflictError: the run cannot be taken apart, for example because it was private.
         InvalidInputError: a site's name, the rows or a number cannot be used.
     """
-    from truststram_lab.federated.contribution import check_apart, contributions, game_of
+    from truststram_lab.federated.contribution import check_apart, game_of
+    from truststram_lab.federated.contribution_values import contributions
 
     session = sessions.require("looking at contributions")
     mine = session.runs.get(name)

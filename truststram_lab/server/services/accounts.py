@@ -7,7 +7,7 @@ import hashlib
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, func, insert, select, update
@@ -67,6 +67,9 @@ ROLE_SCOPES: dict[Role, frozenset[str]] = {
 #: seconds for which an accepted token is not looked up again
 _TRUSTED_S = 5.0
 
+#: what opens a door by itself; bootstrap and refresh tokens are only exchanged
+_BEARERS = ("api_key", "access")
+
 #: role of whoever holds the setup token, before they are the owner; it opens no door
 PENDING = "setup"
 
@@ -80,11 +83,14 @@ class Principal:
     organisation: str
     name: str
     role: Role
+    #: what the credential is narrowed to; None is all that the role allows
+    granted: frozenset[str] | None = None
 
     @property
     def scopes(self) -> frozenset[str]:
-        """What the role allows."""
-        return ROLE_SCOPES[self.role]
+        """What the role allows, and the credential carries."""
+        allowed = ROLE_SCOPES[self.role]
+        return allowed if self.granted is None else allowed & self.granted
 
     @property
     def label(self) -> str:
@@ -95,9 +101,12 @@ class Principal:
 class AccountsService:
     """Who is who, and with which token."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(
+        self, engine: Engine, settings: Settings, clock: Callable[[], float] = time.time
+    ) -> None:
         self._engine = engine
         self._settings = settings
+        self._clock = clock
         self._lock = threading.Lock()
         self._trusted: dict[str, tuple[Principal, float]] = {}
         self._generation = 0
@@ -204,11 +213,13 @@ class AccountsService:
                 organisations.c.name.label("organisation"),
                 principals.c.name,
                 principals.c.role,
+                credentials.c.scopes,
+                credentials.c.expires_at_s,
             )
             .join(credentials, credentials.c.principal_id == principals.c.id)
             .join(organisations, organisations.c.id == principals.c.organisation_id)
             .where(credentials.c.token_sha256 == sha256, credentials.c.revoked_at.is_(None))
-            .where(principals.c.role != PENDING)
+            .where(principals.c.role != PENDING, credentials.c.kind.in_(_BEARERS))
         )
         with reading(self._engine) as connection:
             row = connection.execute(query).one_or_none()
@@ -216,13 +227,26 @@ class AccountsService:
             raise AuthenticationError(
                 "The platform does not know this token, or it was replaced; sign in again."
             )
-        principal = Principal(**row._mapping)
+        trusted_s = _TRUSTED_S
+        if row.expires_at_s is not None:
+            left_s = row.expires_at_s - self._clock()
+            if left_s <= 0:
+                raise AuthenticationError("The token has expired; refresh it, or sign in again.")
+            trusted_s = min(trusted_s, left_s)
+        principal = Principal(
+            id=row.id,
+            organisation_id=row.organisation_id,
+            organisation=row.organisation,
+            name=row.name,
+            role=row.role,
+            granted=None if row.scopes is None else frozenset(row.scopes),
+        )
         with self._lock:
             # A token that was replaced while we looked must not be trusted for a moment more.
             if generation == self._generation:
                 if len(self._trusted) > 50_000:
                     self._trusted.clear()
-                self._trusted[sha256] = principal, time.monotonic() + _TRUSTED_S
+                self._trusted[sha256] = principal, time.monotonic() + trusted_s
         return principal
 
     def identity(self, principal: Principal) -> Identity:
@@ -276,7 +300,11 @@ def _login_name() -> str:
 
 
 def revoke(connection: Connection, principal_ids: Sequence[str], keep: int, now: str) -> None:
-    """Revoke the principals' credentials, but for the newest ``keep`` of each."""
+    """Revoke the principals' credentials, but for the newest ``keep`` keys of each.
+
+    Where keys are kept, the tokens of devices go on, too.
+    """
+    kinds = (credentials.c.kind == "api_key",) if keep else ()
     age = (
         func.row_number()
         .over(
@@ -290,6 +318,7 @@ def revoke(connection: Connection, principal_ids: Sequence[str], keep: int, now:
         .where(
             credentials.c.principal_id.in_(list(principal_ids)),
             credentials.c.revoked_at.is_(None),
+            *kinds,
         )
         .subquery()
     )

@@ -60,7 +60,9 @@ principals = Table(
     UniqueConstraint("organisation_id", "name"),
 )
 
-#: bearer tokens, known by their SHA-256 only
+#: bearer tokens, known by their SHA-256 only. ``kind`` is api_key, bootstrap, access or refresh;
+#: ``scopes`` narrows what the role allows, None does not; ``family_id`` is of a device's tokens;
+#: ``salt`` and ``nonce_sha256`` say how a spent refresh token's successors were derived
 credentials = Table(
     "credentials",
     metadata,
@@ -69,6 +71,29 @@ credentials = Table(
     Column("token_sha256", _SHA256, nullable=False, unique=True),
     Column("created_at", _INSTANT, nullable=False),
     Column("revoked_at", _INSTANT),
+    Column("kind", String(16), nullable=False, server_default="api_key"),
+    Column("scopes", JSON),
+    Column("expires_at_s", Float),
+    Column("family_id", _ID, index=True),
+    Column("label", _NAME),
+    Column("last_used_at", _INSTANT),
+    Column("salt", LargeBinary),
+    Column("nonce_sha256", _SHA256),
+)
+
+#: the tokens of one device, from its bootstrap to its end
+token_families = Table(
+    "token_families",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("principal_id", _ID, ForeignKey("principals.id"), nullable=False, index=True),
+    Column("device_identifier", _NAME, nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("access_ttl_s", Integer, nullable=False),
+    Column("created_at", _INSTANT, nullable=False),
+    Column("expires_at_s", Float, nullable=False),
+    Column("revoked_at", _INSTANT),
+    Column("revoked_reason", _NAME),
 )
 
 #: ``status`` is None while the first request is in flight in the process ``instance``;
