@@ -83,7 +83,7 @@ def test_a_training_that_reports_a_thousand_times_a_second_sends_ten_messages(
     times = shown(notebook.messages[before:])
     assert most_in_a_second(times) <= MOST_IN_A_SECOND
     # Few is not none: it moves, and its end is the last report.
-    assert len(times) >= 4 * seconds
+    assert len(times) >= 2 * seconds
     assert cell.text.startswith(f"report {reports}")
 
 

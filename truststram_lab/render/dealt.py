@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from .card import Card, make_card
 from .curves import shares_picture
 from .document import Block, Cell, Code, Column, Line, Strong, Table
 from .numbers import clip, count, percent, plural, share, short_list
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["dealt_card"]
 
@@ -70,6 +72,8 @@ def dealt_card(
 
 
 def _finding(sites: Sequence[str], counts: np.ndarray) -> str:
+    import numpy as np
+
     sizes = counts.sum(axis=1)
     single = (counts > 0).sum(axis=1) == 1
     lonely = [clip(name, 30) for name, one in zip(sites, single.tolist(), strict=True) if one]
@@ -88,6 +92,8 @@ def _finding(sites: Sequence[str], counts: np.ndarray) -> str:
 
 
 def _spread(counts: np.ndarray) -> Table:
+    import numpy as np
+
     sizes = counts.sum(axis=1)
     shares = counts / np.maximum(sizes, 1)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):

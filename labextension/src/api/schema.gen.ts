@@ -68,6 +68,86 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/device-auth/bootstrap": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Bootstrap Device
+         * @description Exchange a bootstrap token, given as the Bearer, for a device's first tokens.
+         */
+        post: operations["bootstrap_device"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/device-auth/bootstrap-tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Issue Bootstrap
+         * @description A one-time token for a device that is to act as a site.
+         */
+        post: operations["issue_bootstrap"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/device-auth/refresh": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Refresh Device
+         * @description Exchange a refresh token for the next pair; it serves once.
+         */
+        post: operations["refresh_device"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/device-auth/revoke": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Revoke Device
+         * @description End a device's tokens; an unknown refresh token changes nothing.
+         */
+        post: operations["revoke_device"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/devices/register": {
         parameters: {
             query?: never;
@@ -997,6 +1077,20 @@ export interface components {
             sha256: string;
         };
         /**
+         * BootstrapToken
+         * @description A device's one-time token; it is shown this once, the platform keeps only its SHA-256.
+         */
+        BootstrapToken: {
+            /** Bootstrap Token */
+            bootstrap_token: string;
+            /** Expires At */
+            expires_at: string;
+            /** Name */
+            name: string;
+            /** Principal Id */
+            principal_id: string;
+        };
+        /**
          * BudgetEntry
          * @description One line of the ledger: a round, a statistics round, an explanation.
          *
@@ -1429,6 +1523,47 @@ export interface components {
             status: string;
         };
         /**
+         * DeviceBootstrap
+         * @description Exchange a bootstrap token, given as the Bearer, for a device's first tokens.
+         */
+        DeviceBootstrap: {
+            /**
+             * Access Ttl Seconds
+             * @default 900
+             */
+            access_ttl_seconds: number;
+            /** Device Id */
+            device_id?: string | null;
+            /** Device Identifier */
+            device_identifier: string;
+            /**
+             * Org Id
+             * @default default
+             */
+            org_id: string;
+            /**
+             * Scopes
+             * @default [
+             *       "devices:write"
+             *     ]
+             */
+            scopes: string[];
+        };
+        /**
+         * DeviceRefresh
+         * @description Exchange a refresh token for the next pair.
+         *
+         *     Args:
+         *         nonce: random; whoever sends the same token with the same nonce again gets the same
+         *             answer, as long as nobody has used the refresh token in it.
+         */
+        DeviceRefresh: {
+            /** Nonce */
+            nonce?: string | null;
+            /** Refresh Token */
+            refresh_token: string;
+        };
+        /**
          * DeviceRegistration
          * @description The four fields a participant discloses (WIRE 5), and nothing else.
          */
@@ -1450,6 +1585,44 @@ export interface components {
              * @default python
              */
             platform: string;
+        };
+        /**
+         * DeviceRevoke
+         * @description End a device's tokens, all of its family.
+         */
+        DeviceRevoke: {
+            /**
+             * Reason
+             * @default sdk_revoke
+             */
+            reason: string;
+            /** Refresh Token */
+            refresh_token: string;
+        };
+        /**
+         * DeviceTokens
+         * @description What a device signs in with; ``expires_at`` is the access token's end.
+         */
+        DeviceTokens: {
+            /** Access Token */
+            access_token: string;
+            /** Device Identifier */
+            device_identifier: string;
+            /** Expires At */
+            expires_at: string;
+            /** Expires In */
+            expires_in: number;
+            /** Org Id */
+            org_id: string;
+            /** Refresh Token */
+            refresh_token: string;
+            /** Scopes */
+            scopes: string[];
+            /**
+             * Token Type
+             * @default Bearer
+             */
+            token_type: string;
         };
         /**
          * DropoutLayer
@@ -1800,6 +1973,24 @@ export interface components {
             keep: boolean;
             /** Participants */
             participants: string[];
+        };
+        /**
+         * IssueBootstrap
+         * @description Ask for the one-time token with which a device gets tokens of its own.
+         *
+         *     Args:
+         *         name: of the site that the device acts as, such as ``icu/north`` for an invited one; a
+         *             new name makes a new site.
+         *         expires_in_seconds: how long the token waits to be used.
+         */
+        IssueBootstrap: {
+            /**
+             * Expires In Seconds
+             * @default 86400
+             */
+            expires_in_seconds: number;
+            /** Name */
+            name: string;
         };
         /**
          * Lineage
@@ -3044,6 +3235,138 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Deployment"];
                 };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    bootstrap_device: {
+        parameters: {
+            query?: never;
+            header?: {
+                authorization?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DeviceBootstrap"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeviceTokens"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    issue_bootstrap: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["IssueBootstrap"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BootstrapToken"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    refresh_device: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DeviceRefresh"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DeviceTokens"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    revoke_device: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DeviceRevoke"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Refused, or failed */
             default: {
