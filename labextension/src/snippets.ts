@@ -12,11 +12,12 @@ export function loadsCommands(source: string): boolean {
 
 /**
  * A prediction with the version's own columns, filled with what is typical in the federation:
- * its mean or its most frequent category, aggregates that the version carries anyway.
+ * its mean or its most frequent category, aggregates that a federation's version carries anyway.
  */
 export function predict(ref: string, version: ModelVersion): string {
   const row: Record<string, unknown> = {};
-  const known = new Map(version.statistics.columns.map(column => [column.name, column]));
+  const columns = version.statistics?.columns ?? [];
+  const known = new Map(columns.map(column => [column.name, column]));
   for (const column of version.signature.columns) {
     const aggregate = known.get(column.name);
     const mean = aggregate?.mean ?? null;
@@ -30,7 +31,9 @@ export function predict(ref: string, version: ModelVersion): string {
       row[column.name] = column.categories?.[Math.max(most, 0)] ?? null;
     }
   }
-  return `%%ts_predict ${ref} --explain\n${JSON.stringify(row, null, 2)}`;
+  // An explanation starts from these aggregates; without them there is none.
+  const explain = version.statistics ? ' --explain' : '';
+  return `%%ts_predict ${ref}${explain}\n${JSON.stringify(row, null, 2)}`;
 }
 
 export function showModel(name: string): string {

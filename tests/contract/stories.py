@@ -36,6 +36,17 @@ class Story:
         return self.world in ("server", "files")
 
 
+_PICKLE = """
+import pickle
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+x = np.random.default_rng(0).normal(size=(80, 2))
+fitted = LogisticRegression().fit(x, np.where(x[:, 0] > 0, "fraud", "fine"))
+with open("model.pkl", "wb") as file:
+    pickle.dump(fitted, file)
+given = {}
+"""
+
 _ROW = "given = {'data': {'feature1': 1.0, 'feature2': 2.0}}"
 _ROW_AND_LOGGING = f"import logging\n{_ROW}\ngiven['logging'] = logging"
 
@@ -148,6 +159,21 @@ STORIES = (
         "assert rows == 20 and 0 <= metrics['accuracy'] <= 1",
         given=_LOCAL_DATA,
         world="server",
+    ),
+    Story(
+        "an estimator's pickle from the file to its endpoint",
+        TRUSTSTRAM,
+        (0, 3),
+        "assert model.type == 'classification'\n"
+        "version = client.models.version('fraud-detection-v2')\n"
+        "assert (version.label, version.format) == ('2.1.0', 'skops')\n"
+        "assert deployment.endpoint_url.startswith('http')\n"
+        "assert deployment.environment == 'production'\n"
+        "rows = [{'f0': 2.0, 'f1': 0.0}, {'f0': -2.0, 'f1': 0.0}]\n"
+        "found = client.inference.batch_predict(deployment, rows)\n"
+        "assert [one.result for one in found] == ['fraud', 'fine']",
+        given=_PICKLE,
+        world="without models",
     ),
     Story(
         "a model of tables from the file to its endpoint",
@@ -323,7 +349,6 @@ STORIES = (
 NOT_YET = {
     (TRUSTSTRAM, 1): "OAuth 2.0",
     (TRUSTSTRAM, 2): "service accounts",
-    (TRUSTSTRAM, 3): "uploading and deploying estimators",
     (TRUSTSTRAM, 4): "pipelines",
     (TRUSTSTRAM, 8): "clouds",
     (TRUSTSTRAM, 9): "clouds",

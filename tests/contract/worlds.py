@@ -99,6 +99,14 @@ def _models(folder: Path) -> Iterator[dict[str, str]]:
         yield environment
 
 
+@contextmanager
+def _without_models(folder: Path) -> Iterator[dict[str, str]]:
+    """A platform that lets the documents' placeholders in, and has no model yet."""
+    with _platform(folder) as (_, environment):
+        _let_in(folder / "home" / "platform.db")
+        yield environment
+
+
 def _version(client: TrustStramClient, signature: Signature) -> CreateVersion:
     architecture = Architecture(inputs=encoded_width(signature), layers=[DenseLayer(units=1)])
     rng = np.random.default_rng(0)
@@ -224,6 +232,7 @@ def _csv(path: Path, seed: int) -> None:
 WORLDS: dict[str, Callable[[Path], AbstractContextManager[dict[str, str]]]] = {
     "empty": _empty,
     "models": _models,
+    "without models": _without_models,
     "round": _round,
     "server": _server,
     "files": _files,

@@ -9,6 +9,7 @@ import pytest
 
 from truststram_lab import verbs
 from truststram_lab.federated import FederatedRun
+from truststram_lab.federated.draft import Draft
 from truststram_lab.federated.preparation import default_architecture, prepare
 from truststram_lab.learning import weights
 from truststram_lab.learning.statistics import local_moments, merge_moments
@@ -59,7 +60,7 @@ def test_one_client_and_full_participation_is_plain_local_training(shared_sessio
     )
     local = LocalTraining(dtype="float64", epochs=3)
     client = sessions.require("testing").client
-    run = FederatedRun.create(client, prepared, model="single", rounds=5, local=local)
+    run = FederatedRun.announce(client, Draft.of(prepared, model="single", rounds=5, local=local))
     run.start().wait()
     version = client.models.version("single")
     federated, _ = weights.decode(client.blobs.get(version.weights_sha256))

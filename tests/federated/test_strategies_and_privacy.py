@@ -15,6 +15,7 @@ import pytest
 from truststram_lab import sandbox, verbs
 from truststram_lab.exceptions import InvalidInputError, PrivacyBudgetError
 from truststram_lab.federated import FederatedRun
+from truststram_lab.federated.draft import Draft
 from truststram_lab.federated.options import Options
 from truststram_lab.federated.preparation import default_architecture, prepare
 from truststram_lab.learning import weights
@@ -292,14 +293,14 @@ def test_one_client_with_full_participation_is_plain_local_training(shared_sessi
         clients=1,
     )
     local = LocalTraining(dtype="float64", epochs=2)
-    run = FederatedRun.create(
-        sessions.require("testing").client,
+    draft = Draft.of(
         prepared,
         model=f"single-{strategy.partition(':')[0]}",
         rounds=4,
         local=local,
         options=Options(strategy=as_strategy(strategy)),
     )
+    run = FederatedRun.announce(sessions.require("testing").client, draft)
     run.start().wait()
 
     (site,) = prepared.sites

@@ -141,3 +141,33 @@ def test_an_interrupt_while_torch_is_loading_breaks_nothing(open_notebook):
     resumed = fresh.run("%ts_runs early-1 resume")
     assert resumed.error is None
     assert "federated" in resumed.text
+
+
+def test_an_interrupt_of_contributions_keeps_what_was_counted(working):
+    working.run("%ts_federate breast-cancer --clients 12 --rounds 2 --epochs 1 --as taken-apart")
+    key = working.start("found = %ts_runs taken-apart-1 contribution --pairs 100000 --tolerance 0")
+    time.sleep(4)
+    working.interrupt()
+    cell = working.finish(key, timeout_s=20)
+    assert cell.error is None
+    told = working.run(
+        "print(found.found.complete, found.found.method, 2 <= found.found.pairs < 100000)"
+    )
+    assert told.text.strip() == "False permutations True"
+    assert "interrupted" in working.run("found").text
+
+
+def test_one_interrupt_stops_a_sweep_and_what_is_completed_stays(working, watcher):
+    key = working.start(
+        "swept = %ts_federate breast-cancer --clients 2 --epochs 1 --as swept "
+        "--sweep rounds=1,400,2"
+    )
+    watcher.wait_for_round("swept-2", 2)
+    working.interrupt()
+    cell = working.finish(key, timeout_s=20)
+    assert cell.error is None
+    assert "Stopped: nothing was deployed" in cell.text
+    told = working.run("print(swept.status, [run.status for run in swept])")
+    assert told.text.strip() == "stopped ['completed', 'stopped']"
+    assert threads_of_runs(working) == "[]"
+    assert "swept-3" not in working.run("%ts_runs").text

@@ -12,7 +12,7 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 STOP = "application/vnd.truststram.stop+json"
 CELL = "an-id_1"
 
-SET_UP = """
+DEFINED = """
 import threading, time
 from truststram_lab.widgets import LiveView
 
@@ -21,6 +21,12 @@ class Card:
         self.text = text
     def bundle(self):
         return {"text/plain": self.text, "text/html": f"<p>{self.text}</p>"}
+"""
+
+#: No test waits as long for the button as people do whose kernel has loaded nothing for it yet.
+SET_UP = f"""{DEFINED}
+from truststram_lab.widgets import live
+live._BUTTON_AFTER_S = 0.0
 """
 
 
@@ -255,6 +261,20 @@ time.sleep(3)
 """)
     assert [o["data"]["text/plain"] for o in cell.outputs] == ["done", "", ""]
     assert not any(is_button_view(m) for m in fresh.messages)
+
+
+def test_what_ends_soon_does_not_load_the_packages_of_the_button(open_notebook):
+    fresh = open_notebook()
+    cell = fresh.run(f"""{DEFINED}
+import sys
+view = LiveView(lambda: Card("done"), lambda: None)
+view.show()
+time.sleep(2)
+view.close()
+time.sleep(1)
+print("anywidget" in sys.modules, any(t.name == "stop button" for t in threading.enumerate()))
+""")
+    assert [o["text"] for o in cell.outputs if "text" in o] == ["False False\n"]
 
 
 def test_a_notebook_that_runs_unattended_gets_no_button_and_no_widget_state(

@@ -58,6 +58,27 @@ LINES = {
     ),
     "%ts_runs icu-3 sent": ("runs", ("icu-3", "sent"), {}),
     "%ts_runs icu-3 replay --round 3": ("runs", ("icu-3", "replay"), {"number": 3}),
+    "%ts_federate digits --sweep lr=0.1,0.2 --sweep strategy=fedavg|scaffold --seeds 3": (
+        "sweep",
+        ("digits", ["lr=0.1,0.2", "strategy=fedavg|scaffold"]),
+        {"seeds": 3},
+    ),
+    "%ts_federate digits --clients 50 --dry-run": (
+        "federate",
+        ("digits",),
+        {"clients": 50, "dry_run": True},
+    ),
+    "%ts_runs icu-3 contribution": ("runs", ("icu-3", "contribution"), {}),
+    "%ts_runs icu-3 contribution --drop 'ward 1' --drop icu": (
+        "runs",
+        ("icu-3", "contribution"),
+        {"drop": ["ward 1", "icu"]},
+    ),
+    "%ts_runs icu-3 contribution --pairs 20 --tolerance 0.05 --seed 4": (
+        "runs",
+        ("icu-3", "contribution"),
+        {"pairs": 20, "tolerance": 0.05, "seed": 4},
+    ),
     "%ts_runs compare icu-3 icu-4 icu-5": ("runs", ("compare", "icu-3", "icu-4", "icu-5"), {}),
     "%ts_runs": ("runs", (), {}),
     "%ts_runs icu-3": ("runs", ("icu-3",), {}),
@@ -199,7 +220,8 @@ def test_every_command_explains_itself_with_examples_that_parse(session, name, c
         ),
         (
             "%ts_runs icu-3 wacth",
-            "'wacth' is none of watch, stop, resume, sent, replay; did you mean watch?",
+            "'wacth' is none of watch, stop, resume, sent, replay, contribution; did you mean "
+            "watch?",
         ),
         (
             "%ts_models icu aliased champion",

@@ -18,8 +18,8 @@ from truststram_lab.server.stores.blobs import BlobStore
 from truststram_lab.server.stores.engine import open_engine
 
 
-def main(home: Path, run_id: str) -> None:
-    settings = Settings(home=home)
+def main(home: Path, run_id: str, database_url: str) -> None:
+    settings = Settings(home=home, database_url=database_url)
     drawn = Closing._noise
 
     def noise_then_die(self: Closing, *arguments: object) -> str | None:
@@ -34,4 +34,4 @@ def main(home: Path, run_id: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), *sys.argv[2:4])

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from sqlalchemy import NullPool, create_engine, text
 
 from truststram_lab.learning import weights
 from truststram_lab.learning.network import expected_shapes
@@ -40,10 +41,15 @@ ARCHITECTURE = Architecture(
 
 
 class PlatformProcess:
-    """``python -m truststram_lab.server`` on a folder, and clients of it."""
+    """``python -m truststram_lab.server`` on a folder, and clients of it.
 
-    def __init__(self, home: Path) -> None:
+    Args:
+        database: URL of its state; None is a file in the folder.
+    """
+
+    def __init__(self, home: Path, database: str | None = None) -> None:
         self.home = home
+        self.database = database
         self.process: subprocess.Popen[bytes] | None = None
         self._clients: list[httpx.Client] = []
 
@@ -60,12 +66,27 @@ class PlatformProcess:
 
     def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TRUSTSTRAM_")}
+        if self.database is not None:
+            environment["TRUSTSTRAM_DATABASE_URL"] = self.database
         return subprocess.Popen(
             [sys.executable, "-m", "truststram_lab.server", "--home", str(self.home), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
         )
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.home / 'platform.db'}"
+
+    def sql(self, statement: str, **values: Any) -> list[Any]:
+        """Read or change the state behind the platform's back; the rows, if there are any."""
+        engine = create_engine(
+            self.database_url.replace("postgresql:", "postgresql+psycopg:"), poolclass=NullPool
+        )
+        with engine.begin() as connection:
+            found = connection.execute(text(statement), values)
+            return list(found) if found.returns_rows else []
 
     def state(self) -> dict[str, Any]:
         try:

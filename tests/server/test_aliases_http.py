@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import signal
-import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +23,7 @@ from platform_process import (
     ok,
     refused,
 )
-from sqlalchemy import insert
+from sqlalchemy import MetaData, insert, select
 
 from truststram_lab.learning import weights
 from truststram_lab.schemas.tables import ColumnStatistics, Statistics
@@ -71,13 +70,12 @@ def named(model: dict[str, Any]) -> dict[str, int]:
 
 def told(platform: PlatformProcess, model: str) -> list[tuple[str, dict[str, Any]]]:
     """What the organisation's stream says about the aliases of a model, oldest first."""
-    with sqlite3.connect(f"file:{platform.home / 'platform.db'}?mode=ro", uri=True) as database:
-        rows = database.execute(
-            "SELECT type, data FROM events WHERE stream = 'org' AND type LIKE 'model.alias%' "
-            "AND json_extract(data, '$.model') = ? ORDER BY sequence",
-            (model,),
-        ).fetchall()
-    return [(kind, json.loads(data)) for kind, data in rows]
+    rows = platform.sql(
+        "SELECT type, CAST(data AS TEXT) FROM events WHERE stream = 'org' "
+        "AND type LIKE 'model.alias%' ORDER BY sequence"
+    )
+    found = [(kind, json.loads(data)) for kind, data in rows]
+    return [(kind, data) for kind, data in found if data["model"] == model]
 
 
 def test_an_alias_goes_wherever_a_model_is_asked_for(platform: PlatformProcess) -> None:
@@ -267,7 +265,7 @@ def test_another_organisation_neither_sees_nor_moves_an_alias(platform: Platform
 
 def another_owner(platform: PlatformProcess) -> str:
     """The token of another organisation's owner on the same platform."""
-    engine = open_engine(f"sqlite:///{platform.home / 'platform.db'}")
+    engine = open_engine(platform.database_url)
     with writing(engine) as connection:
         organisation_id, owner_id, now = new_id("org"), new_id("usr"), timestamp()
         name = secrets.token_hex(4)
@@ -304,33 +302,35 @@ def test_an_alias_outlives_a_killed_platform(unstarted: PlatformProcess) -> None
     assert [kind for kind, _ in told(platform, "kept")] == ["model.alias_moved"]
 
 
-def as_the_first_revision_had_it(database: Path) -> None:
-    """Put the rows of ``database`` into the tables of revision 0001, as an old platform left it."""
-    old = database.with_name("old.db")
-    engine = open_engine(f"sqlite:///{old}")
+def as_a_former_revision_had_it(url: str, revision: str) -> None:
+    """Put the database's rows into the tables of ``revision``, as an old platform left them."""
+    engine = open_engine(url)
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with writing(engine) as connection:
+        newer = MetaData()
+        newer.reflect(connection)
+        rows = {
+            table.name: [dict(row._mapping) for row in connection.execute(select(table))]
+            for table in newer.tables.values()
+        }
+        newer.drop_all(connection)
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+        command.upgrade(config, revision)
+        older = MetaData()
+        older.reflect(connection)
+        for table in older.sorted_tables:
+            if rows[table.name] and table.name != "alembic_version":
+                names = [column.name for column in table.columns]
+                kept = [{name: row[name] for name in names} for row in rows[table.name]]
+                connection.execute(insert(table), kept)
     engine.dispose()
-    with sqlite3.connect(old) as copy:
-        copy.execute("ATTACH ? AS newer", (str(database),))
-        tables = copy.execute(
-            "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name != 'alembic_version'"
-        ).fetchall()
-        for (table,) in tables:
-            columns = [row[1] for row in copy.execute(f"PRAGMA main.table_info({table})")]
-            listed = ", ".join(f'"{column}"' for column in columns)
-            copy.execute(f"INSERT INTO main.{table} ({listed}) SELECT {listed} FROM newer.{table}")
-    copy.close()
-    for ending in ("", "-wal", "-shm"):
-        database.with_name(database.name + ending).unlink(missing_ok=True)
-    old.rename(database)
 
 
-def test_a_platform_of_the_former_version_goes_on_with_its_models(
-    unstarted: PlatformProcess,
+@pytest.mark.parametrize("revision", migrations.REVISIONS[:-1])
+def test_a_platform_of_a_former_version_goes_on_with_its_models(
+    unstarted: PlatformProcess, revision: str
 ) -> None:
     platform = unstarted.start()
     run = Run(platform, "former", sites=1, rounds=1)
@@ -349,12 +349,8 @@ def test_a_platform_of_the_former_version_goes_on_with_its_models(
         )
     }
     platform.end()
-    as_the_first_revision_had_it(platform.home / "platform.db")
-    with sqlite3.connect(platform.home / "platform.db") as database:
-        assert database.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
-        tables = database.execute("SELECT name FROM sqlite_master").fetchall()
-        assert ("model_aliases",) not in tables
-    database.close()
+    as_a_former_revision_had_it(platform.database_url, revision)
+    assert platform.sql("SELECT version_num FROM alembic_version") == [(revision,)]
 
     owner = platform.start().client()
     after = {place: ok(owner.get(place)) for place in before}

@@ -133,7 +133,7 @@ def test_a_device_registers_once(platform: PlatformProcess) -> None:
 @pytest.fixture
 def stranger(platform: PlatformProcess) -> httpx.Client:
     """The owner of another organisation on the same platform."""
-    engine = open_engine(f"sqlite:///{platform.home / 'platform.db'}")
+    engine = open_engine(platform.database_url)
     with writing(engine) as connection:
         organisation_id, owner_id, now = new_id("org"), new_id("usr"), timestamp()
         connection.execute(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -159,24 +158,21 @@ def _stop_the_sum(platform: PlatformProcess, run: ArrayRun, round_id: str) -> No
     ok(run.owner.post(f"/api/v1/runs/{run.name}/stop"))
     run_id = run.id
     platform.end(signal.SIGKILL)
-    database = sqlite3.connect(platform.home / "platform.db")
-    with database:
-        # two of three came, and the third never will: its absence counts as zero
-        database.execute("UPDATE runs SET status = 'training' WHERE id = ?", (run_id,))
-        database.execute("UPDATE rounds SET status = 'aggregating' WHERE id = ?", (round_id,))
-    database.close()
+    # Two of three came, and the third never will: its absence counts as zero.
+    platform.sql("UPDATE runs SET status = 'training' WHERE id = :id", id=run_id)
+    platform.sql("UPDATE rounds SET status = 'aggregating' WHERE id = :id", id=round_id)
     script = Path(__file__).with_name("dying_release.py")
     ended = subprocess.run(
-        [sys.executable, str(script), str(platform.home), run_id], timeout=120, check=False
+        [sys.executable, str(script), str(platform.home), run_id, platform.database_url],
+        timeout=120,
+        check=False,
     )
     assert ended.returncode == -signal.SIGKILL
 
 
 def _noised(platform: PlatformProcess, run: ArrayRun) -> str:
-    database = sqlite3.connect(platform.home / "platform.db")
-    query = "SELECT noised_sha256, status FROM rounds WHERE run_id = ?"
-    [(sha256, status)] = database.execute(query, (run.id,)).fetchall()
-    database.close()
+    query = "SELECT noised_sha256, status FROM rounds WHERE run_id = :id"
+    [(sha256, status)] = platform.sql(query, id=run.id)
     assert status == "aggregating"
     assert sha256
     return str(sha256)

@@ -6,12 +6,10 @@ import contextlib
 import json
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -92,10 +90,9 @@ def test_a_round_that_was_complete_at_the_crash_is_summed_at_the_start(
     run.assignment(0)
     unstarted.end(signal.SIGKILL)
     # The state in which a crash between the last update and the sum leaves the database.
-    with closing(sqlite3.connect(unstarted.home / "platform.db")) as database, database:
-        database.execute("DELETE FROM rounds WHERE number = 1")
-        database.execute("UPDATE rounds SET status = 'aggregating', closed_at = NULL")
-        database.execute("UPDATE runs SET status = 'statistics', statistics = NULL")
+    unstarted.sql("DELETE FROM rounds WHERE number = 1")
+    unstarted.sql("UPDATE rounds SET status = 'aggregating', closed_at = NULL")
+    unstarted.sql("UPDATE runs SET status = 'statistics', statistics = NULL")
     unstarted.start()
     run.reconnect()
     assert run.assignment(0)["number"] == 1
@@ -232,7 +229,8 @@ def test_a_lost_state_file_gives_a_new_key_and_ends_the_old_one(
 def test_the_state_is_the_users_alone(unstarted: PlatformProcess) -> None:
     unstarted.start()
     assert unstarted.home.stat().st_mode & 0o777 == 0o700
-    for name in ("sandbox.json", "platform.db", "platform.log", "platform.lock"):
+    state = [] if unstarted.database else ["platform.db"]
+    for name in (*state, "sandbox.json", "platform.log", "platform.lock"):
         assert (unstarted.home / name).stat().st_mode & 0o077 == 0, name
     fields = {"url", "api_key", "pid", "instance", "version", "protocol", "started_at"}
     assert unstarted.state().keys() == fields
@@ -254,8 +252,7 @@ def test_a_second_platform_on_the_same_folder_is_refused(unstarted: PlatformProc
 def test_a_newer_database_is_refused_with_one_sentence(unstarted: PlatformProcess) -> None:
     unstarted.start()
     unstarted.end()
-    with closing(sqlite3.connect(unstarted.home / "platform.db")) as database, database:
-        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    unstarted.sql("UPDATE alembic_version SET version_num = '9999'")
     second = unstarted.spawn()
     _, errors = second.communicate(timeout=60)
     assert second.returncode == 1

@@ -14,8 +14,6 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, insert, inspect, select
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.schema import CreateTable
 
 from truststram_lab.exceptions import ConfigurationError, NotFoundError
 from truststram_lab.server.stores import migrations, outbox
@@ -29,8 +27,8 @@ ORGANISATION = "org_" + "0" * 32
 
 
 @pytest.fixture
-def engine(tmp_path: Path):
-    made = open_engine(f"sqlite:///{tmp_path / 'test.db'}")
+def engine(database_url: str):
+    made = open_engine(database_url)
     upgrade(made, "test")
     with writing(made) as connection:
         connection.execute(insert(organisations).values(id=ORGANISATION, name="o", created_at="t"))
@@ -60,8 +58,8 @@ def test_instants_sort_as_texts() -> None:
 # The schema -------------------------------------------------------------------------
 
 
-def test_the_migrations_build_exactly_the_tables(tmp_path: Path) -> None:
-    engine = open_engine(f"sqlite:///{tmp_path / 'migrated.db'}")
+def test_the_migrations_build_exactly_the_tables(database_url: str) -> None:
+    engine = open_engine(database_url)
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     with engine.begin() as connection:
@@ -69,12 +67,14 @@ def test_the_migrations_build_exactly_the_tables(tmp_path: Path) -> None:
         command.upgrade(config, "head")
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    created = open_engine(f"sqlite:///{tmp_path / 'created.db'}")
-    upgrade(created, "test")
-    assert _schema(engine) == _schema(created)
+    migrated = _schema(engine)
     upgrade(engine, "test")  # nothing left to do
+    with engine.begin() as connection:
+        metadata.drop_all(connection)
+        connection.exec_driver_sql("DROP TABLE alembic_version")
+    upgrade(engine, "test")
+    assert migrated == _schema(engine)
     engine.dispose()
-    created.dispose()
 
 
 def _schema(engine: Engine) -> dict[str, object]:
@@ -105,20 +105,16 @@ def test_a_newer_database_is_left_alone(engine: Engine) -> None:
         upgrade(engine, "4.4.0")
 
 
-def test_every_table_can_be_made_on_postgresql() -> None:
-    for table in metadata.sorted_tables:
-        text = str(CreateTable(table).compile(dialect=postgresql.dialect()))
-        assert text.strip().startswith("CREATE TABLE")
-
-
 # Transactions -----------------------------------------------------------------------
 
 
-def test_the_database_is_set_up_for_durability(engine: Engine) -> None:
+def test_the_database_is_set_up_for_durability(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'test.db'}")
     with reading(engine) as connection:
         for pragma, value in (("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1)):
             found = connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one()
             assert found == value, pragma
+    engine.dispose()
 
 
 def test_a_failed_transaction_leaves_nothing_and_wakes_nobody(engine: Engine) -> None:

@@ -84,6 +84,25 @@ def test_kernel_interrupt_in_the_menu_stops_the_run(lab):
     lab.picture("journey-stopped-by-menu")
 
 
+def test_the_one_stop_of_a_sweep_ends_its_run_and_begins_no_other(lab):
+    cell = lab.run(
+        "%ts_federate breast-cancer --clients 3 --epochs 1 --as swept --sweep rounds=2,400,3"
+    )
+    cell.record()
+    cell.until_text("run 2 of 3, rounds=400, round")
+    lab.picture("journey-sweep-live")
+    cell.stop_button.focus()
+    lab.page.keyboard.press("Enter")
+    cell.until_text("Stopped: nothing was deployed")
+    cell.finish()
+    lab.until_idle()
+    assert cell.stop_button.count() == 0
+    assert "swept-2, stopped" in cell.text
+    assert "swept-3" not in cell.text
+    assert cell.text.count("Sweep: 2 runs of 3") == 1
+    lab.picture("journey-sweep-stopped")
+
+
 def test_a_reloaded_page_finds_its_background_run_going_on(lab):
     cell = lab.run(long_run("reloaded", "--background"))
     cell.record()

@@ -20,10 +20,10 @@ def disabled_extensions():
 
 def test_progress_is_live_and_the_way_to_stop_is_written_out(open_page, server):
     lab = open_page().open(server.add_notebook("plain.ipynb", ["# no widgets here"]))
-    lab.run("%load_ext truststram_lab\n%ts_login --sandbox", wait=True)
+    # With its packages loaded the button would come at once, were there widgets in front.
+    lab.run("import anywidget\n%load_ext truststram_lab\n%ts_login --sandbox", wait=True)
     cell = lab.run("%ts_federate breast-cancer --clients 3 --rounds 400 --epochs 1 --as plain")
     cell.record()
-    # Long enough for the button to have come, were there widgets.
     cell.until_round(12)
     assert len(set(cell.record_so_far["rounds"])) >= 3
     assert FALLBACK in cell.text

@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-SIGN_IN = "%load_ext truststram_lab\n%ts_login --sandbox"
+#: A kernel that has used widgets; in any other the button comes once a run has gone on for long.
+SIGN_IN = "import anywidget\n%load_ext truststram_lab\n%ts_login --sandbox"
 FALLBACK = "Stop: Kernel > Interrupt"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from pydantic import Field
 
@@ -16,6 +17,7 @@ from truststram_lab.schemas.registry import (
     CreateVersion,
     Model,
     ModelVersion,
+    RegisterArtifact,
     SetAlias,
 )
 from truststram_lab.schemas.serving import Deployment, ScalingConfig
@@ -26,10 +28,13 @@ from truststram_lab.transport.calls import D, Steps, steps
 from .deploying import default_name, described, version_of
 from .refs import ModelRef, model_ref, reference, segment
 from .serving import deployment_call
+from .uploading import uploaded
 
 __all__ = ["Blobs", "Models"]
 
 _TRANSFER_S = 120.0
+#: the platform reads an uploaded estimator
+_READING_S = 150.0
 
 
 class Models(Resource[D]):
@@ -53,11 +58,61 @@ class Models(Resource[D]):
 
     @call
     def create(
-        self, name: str, *, description: str = "", framework: str = "pytorch"
+        self,
+        name: str,
+        *,
+        description: str = "",
+        framework: str = "pytorch",
+        type: str | None = None,
+        version: str | None = None,
     ) -> Call[Model]:
-        """A new line of versions; raises ConflictError if the name is taken."""
-        body = CreateModel(name=name, description=description, framework=framework)
+        """A new line of versions.
+
+        Args:
+            framework: what made it, for people.
+            type: ``classification`` or ``regression``; what is uploaded must be of it.
+            version: the label of the first version that is uploaded, such as ``2.1.0``.
+
+        Raises:
+            ConflictError: the name is taken.
+            InvalidInputError: a value is none of these.
+        """
+        given = {"type": type, "version": version}
+        body = CreateModel.model_validate(
+            {
+                "name": name,
+                "description": description,
+                "framework": framework,
+                **{key: value for key, value in given.items() if value is not None},
+            }
+        )
         return Call("POST", "/api/v1/models", Model, json=body)
+
+    @steps
+    def upload_artifacts(
+        self, model_id: ModelRef, file: BinaryIO | str | Path, *, label: str | None = None
+    ) -> Steps[ModelVersion]:
+        """Register a trained scikit-learn estimator, from its file, as the next version.
+
+        The file is sent in parts and gone on with where an upload broke off. Pickle and joblib
+        files are read by the platform in a process of its own with a list of what may be in
+        them, and kept as skops writes them: no code is stored, and none is executed.
+
+        Args:
+            model_id: name or id of the model.
+            file: opened for reading bytes, or a path; of ``MLModel.save``, skops, pickle or joblib.
+            label: of the version; None is the one that the model was created with, or counts on.
+
+        Raises:
+            ModelNotFoundError: no such model.
+            InvalidInputError: the file is refused; the sentence names what is in it.
+        """
+        sha256: str = yield from uploaded(file)
+        body = RegisterArtifact(sha256=sha256, label=label)
+        made: ModelVersion = yield Call(
+            "POST", f"{_path(model_id)}/artifacts", ModelVersion, json=body, timeout_s=_READING_S
+        )
+        return made
 
     @call
     def versions(
@@ -193,6 +248,15 @@ class Blobs(Resource[D]):
     def put(self, content: bytes) -> Call[str]:
         """Upload ``content``; returns its sha256 in hexadecimal."""
         return blob_call(content)
+
+    @steps
+    def upload(self, file: BinaryIO | str | Path) -> Steps[str]:
+        """Upload a file of any size in flat memory; returns its sha256.
+
+        It is sent in parts; where an upload broke off, the same call goes on.
+        """
+        sha256: str = yield from uploaded(file)
+        return sha256
 
     @call
     def get(self, sha256: str) -> Call[bytes]:

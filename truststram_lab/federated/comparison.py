@@ -21,11 +21,12 @@ from truststram_lab.learning.training import initial_state, round_seed, train
 from truststram_lab.learning.weights import State
 from truststram_lab.preprocessing import TableEncoder
 from truststram_lab.schemas.federation import CreateRun, Score
-from truststram_lab.schemas.tables import Statistics
+from truststram_lab.schemas.registry import Architecture
+from truststram_lab.schemas.tables import Signature, Statistics
 
 from .preparation import Prepared, SiteData, network_of
 
-__all__ = ["Comparison", "Evaluated"]
+__all__ = ["Comparison", "Evaluated", "HeldOut"]
 
 #: Round numbers of the baselines, far from any real round, so that no seed is shared.
 _BASELINE_ROUND = 2**20
@@ -37,6 +38,31 @@ class Evaluated:
 
     score: Score
     loss: float
+
+
+class HeldOut:
+    """Rows that score networks whose inputs were all scaled by the same statistics."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        signature: Signature,
+        statistics: Statistics,
+        rows: SiteData,
+    ) -> None:
+        self._architecture = architecture
+        self._signature = signature
+        self._codes = rows.codes
+        self._inputs = TableEncoder(signature, statistics).encode_frame(rows.frame)
+
+    def evaluate(self, state: State) -> Evaluated:
+        """The score of the network with these weights."""
+        network = Network(self._architecture, state, self._signature)
+        probabilities = network.probabilities(self._inputs)
+        return Evaluated(
+            score(self._codes, probabilities, self._signature.classes),
+            log_loss(self._codes, probabilities),
+        )
 
 
 class Comparison:
@@ -52,14 +78,9 @@ class Comparison:
 
     def evaluate(self, state: State, statistics: Statistics) -> Evaluated:
         """Score a network that was trained on inputs scaled by ``statistics``."""
-        signature = self._prepared.signature
-        held_out = self._prepared.held_out
-        inputs = TableEncoder(signature, statistics).encode_frame(held_out.frame)
-        probabilities = Network(self._architecture, state, signature).probabilities(inputs)
-        return Evaluated(
-            score(held_out.codes, probabilities, signature.classes),
-            log_loss(held_out.codes, probabilities),
-        )
+        prepared = self._prepared
+        rows = HeldOut(self._architecture, prepared.signature, statistics, prepared.held_out)
+        return rows.evaluate(state)
 
     def majority_share(self) -> float:
         """The accuracy of always naming the most frequent held-out class."""

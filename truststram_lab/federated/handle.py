@@ -23,6 +23,9 @@ def is_settled(run: Run) -> bool:
         return run.status == "completed"
     report = run.report
     if run.plan.hosted is not None:
+        if run.plan.signature is None:
+            # Of named arrays nobody but their kernel knows more.
+            return run.status == "completed"
         compared = report is not None and report.clients is not None
         return (
             run.status == "completed"

@@ -47,9 +47,17 @@ class Options:
         return self.dp is not None and self.unit == "record"
 
     def plan_fields(
-        self, prepared: Prepared, rounds: int, local: LocalTraining
+        self,
+        prepared: Prepared,
+        rounds: int,
+        local: LocalTraining,
+        *,
+        cohort_rate: float | None = None,
     ) -> tuple[dict[str, Any], Bounds | None]:
         """The fields of the plan that these options set, and the bounds, which stay here.
+
+        Args:
+            cohort_rate: with a host, the chance of a client to be in a round; None without.
 
         Raises:
             InvalidInputError: a number is out of range, or a column has no bounds.
@@ -61,7 +69,13 @@ class Options:
         if self.unit == "client":
             delta = 1e-5 if self.delta is None else self.delta
             found = planned(
-                self.dp, delta, rounds, len(prepared.sites), unit="client", clip=self.clip
+                self.dp,
+                delta,
+                rounds,
+                len(prepared.parts),
+                unit="client",
+                cohort_rate=1.0 if cohort_rate is None else cohort_rate,
+                clip=self.clip,
             )
             fields |= {"privacy": found.plan, "config": {EPSILON: float(self.dp)}}
             return fields, None
@@ -70,7 +84,10 @@ class Options:
             given = demo_bounds(prepared.source.name, prepared.signature)
         bounds = checked_bounds(given, prepared.signature)
         wish = PrivacyWish(self.dp, self.delta, self.clip)
-        terms = record_terms(wish, prepared.sites, prepared.signature, rounds, local)
+        sizes = [len(part) for part in prepared.parts.values()]
+        # A virtual client may have one row, which says nothing of how large delta may be.
+        hidden = None if cohort_rate is None else sum(sizes)
+        terms = record_terms(wish, sizes, prepared.signature, rounds, local, hidden_among=hidden)
         told = {EPSILON: float(self.dp)}
         if terms.statistics_noise is not None:
             told[STATISTICS_NOISE] = terms.statistics_noise

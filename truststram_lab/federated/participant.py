@@ -120,7 +120,7 @@ class Participant:
             stored = self._outbox.get(assignment.round_id)
             if stored is not None:
                 return stored, like
-        made = self._work.perform(assignment, model, self._kept)
+        made = self._work.perform(assignment, model, self.kept)
         parcel = Parcel(
             assignment.round_id,
             assignment.run_id,
@@ -134,7 +134,8 @@ class Participant:
             self._outbox.put(parcel)
         return parcel, like
 
-    def _kept(self, name: str) -> bytes | None:
+    def kept(self, name: str) -> bytes | None:
+        """A file of the site's own, as the last acknowledged round left it."""
         return None if self._outbox is None else self._outbox.state(name)
 
     def close(self) -> None:

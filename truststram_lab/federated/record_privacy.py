@@ -25,7 +25,7 @@ from truststram_lab.schemas.tables import Signature
 
 from .bounds import Bounds
 from .participation.terms import STATISTICS_NOISE
-from .preparation import MIN_SITE_ROWS, SiteData
+from .preparation import MIN_SITE_ROWS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +36,7 @@ __all__ = [
     "DpWish",
     "PrivacyWish",
     "RecordTerms",
+    "clients_plan",
     "federation_terms",
     "local_steps",
     "privacy_fields",
@@ -96,25 +97,35 @@ class RecordTerms:
 
 def record_terms(
     wish: PrivacyWish,
-    sites: Sequence[SiteData],
-    signature: Signature,
+    sizes: Sequence[int],
+    signature: Signature | None,
     rounds: int,
     local: LocalTraining,
+    *,
+    hidden_among: int | None = None,
 ) -> RecordTerms:
     """The least noise with which all rounds and the statistics stay within the wish.
+
+    Args:
+        sizes: rows of each site.
+        signature: of the sites' tables; None where no means and variances are taken.
+        hidden_among: the rows among which delta must not give one away; by default those of
+            the smallest site.
 
     Raises:
         InvalidInputError: epsilon, delta or clip are out of range, or delta gives a row away.
     """
-    smallest = min(len(site.codes) for site in sites)
-    total = sum(len(site.codes) for site in sites)
-    delta = 1 / (10 * smallest) if wish.delta is None else wish.delta
-    _check(wish, delta, smallest)
+    smallest, total = min(sizes), sum(sizes)
+    hidden = hidden_among or smallest
+    delta = 1 / (10 * hidden) if wish.delta is None else wish.delta
+    _check(wish, delta, hidden)
     rate, steps = rates(smallest, min(local.batch_size, smallest), local.epochs)
-    noise = _MEAN_NOISE * total / (record_sensitivity(signature) * math.sqrt(len(sites)))
-    statistics = [GaussianUse(noise_multiplier=noise)]
-    if account(statistics, delta).epsilon > _STATISTICS_SHARE * wish.epsilon:
-        statistics = []
+    noise, statistics = 0.0, list[GaussianUse]()
+    if signature is not None:
+        noise = _MEAN_NOISE * total / (record_sensitivity(signature) * math.sqrt(len(sizes)))
+        statistics = [GaussianUse(noise_multiplier=noise)]
+        if account(statistics, delta).epsilon > _STATISTICS_SHARE * wish.epsilon:
+            statistics = []
 
     def use(multiplier: float) -> list[GaussianUse]:
         training = GaussianUse(noise_multiplier=multiplier, sample_rate=rate, steps=steps * rounds)
@@ -130,6 +141,32 @@ def record_terms(
         delta=delta,
     )
     return RecordTerms(plan, noise if statistics else None)
+
+
+def clients_plan(
+    wish: PrivacyWish,
+    unit: Unit,
+    sizes: Sequence[int],
+    rounds: int,
+    local: LocalTraining,
+    cohort_rate: float,
+) -> PrivacyPlan:
+    """The plan of virtual clients that exchange no means and variances.
+
+    Args:
+        sizes: rows of each client.
+        cohort_rate: chance of a client to be in a round, for unit "client".
+
+    Raises:
+        InvalidInputError: a number is out of range, or delta gives somebody away.
+    """
+    if unit == "record":
+        return record_terms(wish, sizes, None, rounds, local, hidden_among=sum(sizes)).plan
+    delta = _FEDERATION_DELTA if wish.delta is None else wish.delta
+    return planned(
+        wish.epsilon, delta, rounds, len(sizes), unit="client", cohort_rate=cohort_rate,
+        clip=wish.clip,
+    ).plan  # fmt: skip
 
 
 def federation_terms(

@@ -10,39 +10,30 @@ from typing import TYPE_CHECKING
 
 from truststram_lab.exceptions import (
     ConflictError,
-    InvalidInputError,
     RoundClosedError,
     RunStoppedError,
     TrustStramException,
 )
 from truststram_lab.learning import weights
-from truststram_lab.learning.training import Stopped, initial_state
-from truststram_lab.preprocessing import encoded_width
+from truststram_lab.learning.training import Stopped
 from truststram_lab.render import Card, LiveCard, live_run_card, run_card
-from truststram_lab.schemas.federation import CreateRun, LocalTraining, Run
+from truststram_lab.schemas.federation import Run
 from truststram_lab.schemas.run_privacy import RunPrivacy
-from truststram_lab.schemas.strategies import FedAvg
 
 from .board import Board
 from .comparison import Comparison
 from .departures import Departures
+from .draft import Draft
 from .handle import RunHandle, is_settled
-from .options import Options
-from .preparation import (
-    HOST,
-    MIN_SITE_ROWS,
-    MOST_PARTICIPANTS,
-    Prepared,
-    default_architecture,
-)
+from .preparation import Prepared
 from .run_spending import check_limit, store_bounds
 from .simulation import Simulation
-from .site_work import check_together
+from .sites_frame import sites_frame
 
 if TYPE_CHECKING:
-    from truststram_lab.client import TrustStramClient
+    import pandas as pd
 
-    from .hosted.wish import HostWish
+    from truststram_lab.client import TrustStramClient
 
 __all__ = ["FederatedRun"]
 
@@ -54,7 +45,7 @@ _LOADING_S = 60.0
 
 
 class FederatedRun(RunHandle):
-    """A simulated federation that trains one model; new from :meth:`create`, or built on
+    """A simulated federation that trains one model; new from a ``Draft``, or built on
     a run that the platform knows.
 
     The object is the same for a run that is going, was stopped, or is done:
@@ -80,70 +71,32 @@ class FederatedRun(RunHandle):
         self._error: BaseException | None = None
 
     @classmethod
-    def create(
-        cls,
-        client: TrustStramClient,
-        prepared: Prepared,
-        *,
-        model: str,
-        rounds: int,
-        local: LocalTraining,
-        options: Options | None = None,
-        host: HostWish | None = None,
-    ) -> FederatedRun:
+    def announce(cls, client: TrustStramClient, draft: Draft) -> FederatedRun:
         """Announce the plan and the initial weights to the platform; nothing trains yet.
 
         Raises:
-            InvalidInputError: the options do not go together, or not with the data.
             PrivacyBudgetError: the run would not fit under the data set's limit.
         """
-        chosen = options or Options()
-        if host is not None and chosen.dp is not None:
-            raise InvalidInputError(
-                f"--dp is not planned for virtual clients of one host; choose --clients "
-                f"{MOST_PARTICIPANTS} or fewer, without --fraction and failures.",
-                field="dp",
-            )
-        extra, bounds = chosen.plan_fields(prepared, rounds, local)
-        architecture = default_architecture(encoded_width(prepared.signature), prepared.signature)
-        state = initial_state(architecture, prepared.seed, local.dtype)
-        if host is not None:
-            extra |= {
-                "hosted": host.planned(prepared, chosen.strategy, architecture, local),
-                "strategy": FedAvg(),
-            }
-        sites = list(prepared.parts) if host is None else [HOST]
-        body = weights.encode(state)
-        plan = CreateRun(
-            model=model,
-            federation=model,
-            sites=sites,
-            rounds=rounds,
-            local=local,
-            seed=prepared.seed,
-            architecture=architecture,
-            signature=prepared.signature,
-            initial_weights_sha256=weights.sha256_hex(body),
-            min_site_rows=MIN_SITE_ROWS,
-            simulated=True,
-            source=prepared.source,
-            split=prepared.split,
-            **extra,
-        )
-        check_together(plan)
-        check_limit(plan, chosen.dp_limit)
-        client.federations.create(model)
-        client.federations.invite(model, sites, keep=True)
+        plan = draft.plan
+        check_limit(plan, draft.dp_limit)
+        client.federations.create(plan.federation)
+        client.federations.invite(plan.federation, plan.sites, keep=True)
+        body = weights.encode(draft.state)
         client.blobs.put(body)
         run = client.runs.create(plan)
-        if bounds is not None:
-            store_bounds(run.id, bounds)
+        if draft.bounds is not None:
+            store_bounds(run.id, draft.bounds)
         left = Departures(run.id)
-        left.weights(body, state)
+        left.weights(body, draft.state)
         left.fields(None, "plan", plan)
-        return cls(client, run, prepared)
+        return cls(client, run, draft.prepared)
 
     # What a person sees ------------------------------------------------------------
+
+    @property
+    def prepared(self) -> Prepared:
+        """The rows: dealt to the sites, and held out."""
+        return self._prepared
 
     @property
     def active(self) -> bool:
@@ -153,6 +106,15 @@ class FederatedRun(RunHandle):
     def snapshot(self) -> Run:
         """The run as it is now: the platform's state and what this kernel measured."""
         return self._run.model_copy(update={"report": self._board.report()})
+
+    def to_frame(self) -> pd.DataFrame:
+        """Whether it is worth it, one line a site: rows, accuracy alone, federated and of its own
+        model, and whether it would do better alone.
+
+        Raises:
+            ConflictError: nothing is compared yet.
+        """
+        return sites_frame(self.snapshot(), [*self._prepared.parts], self._client.blobs.get)
 
     @property
     def spending(self) -> RunPrivacy | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 from truststram_lab import config
@@ -30,7 +32,7 @@ from .participation.files import folder_name, private_folder, write_whole
 from .participation.terms import STATISTICS_NOISE
 from .record_privacy import EPSILON
 
-__all__ = ["RunSpending", "check_limit", "load_bounds", "store_bounds"]
+__all__ = ["RunSpending", "check_limit", "load_bounds", "store_bounds", "unannounced"]
 
 #: Filters name no delta; this one is usual where nothing is known of the sites.
 _FILTER_DELTA = 1e-5
@@ -52,6 +54,20 @@ def planned_uses(plan: CreateRun) -> list[GaussianUse]:
     """All that the run will release, its statistics round included."""
     assert plan.privacy is not None, "the caller looked"
     return [*_statistics_uses(plan), plan.privacy.use(plan.rounds)]
+
+
+def unannounced(plan: CreateRun) -> Run:
+    """A run that no platform has, for its lines in the ledger."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Run(
+        id=f"run_{uuid.uuid4().hex}",
+        name=plan.model,
+        status="training",
+        plan=plan,
+        round=0,
+        created_at=now,
+        updated_at=now,
+    )
 
 
 def check_limit(plan: CreateRun, limit: float | None) -> None:
@@ -120,7 +136,7 @@ class RunSpending:
             for entry in self._ledger.entries()
         )
         limit = self._ledger.limit
-        stated = statement(plan, done, tight=False) if done else None
+        stated = statement(plan, done, tight=False, trust=self._plan.trust) if done else None
         epsilon = account(mine, plan.delta).epsilon
         if stated is not None and self._statistics_counted():
             # The plan's own statement does not know the statistics round.
@@ -215,6 +231,8 @@ def _statistics_uses(plan: CreateRun) -> list[GaussianUse]:
 
 
 def _statistics_words(plan: CreateRun) -> str:
+    if plan.signature is None:
+        return "No means and variances were exchanged; how inputs were scaled is outside epsilon."
     if isinstance(plan.privacy, ClientPlan):
         return (
             "The sites' means and variances went without noise and are outside epsilon; "

@@ -6,12 +6,14 @@ import shutil
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truststram_lab.exceptions import TrustStramException
 from truststram_lab.learning import weights
 from truststram_lab.learning.device import best_device
 from truststram_lab.learning.training import Stopped
+from truststram_lab.learning.weights import State
 from truststram_lab.schemas.federation import Assignment, CreateRun, Run
 
 from .board import Board
@@ -19,9 +21,10 @@ from .comparison import Comparison
 from .departures import Departures
 from .participant import Participant
 from .participation.outbox import Outbox, outbox_folder
-from .preparation import Prepared
+from .preparation import HOST, Prepared
 from .run_spending import RunSpending, load_bounds
 from .site_work import TableWork, model_and_control, remembers
+from .stopping import stop_on_event
 
 if TYPE_CHECKING:
     from truststram_lab.client import TrustStramClient
@@ -63,6 +66,8 @@ class Simulation:
         self._on_run = on_run
         self._departures = Departures(run.id)
         self._spending = RunSpending(run)
+        #: Reads what the host kept; None until it took part.
+        self._kept: Callable[[str], bytes | None] | None = None
 
     def work(self) -> None:
         """Train until the platform has registered the model, then compare.
@@ -72,31 +77,23 @@ class Simulation:
             TrustStramException: the run failed; the sentence says why.
         """
         with ExitStack() as open_things:
-            self._watch(open_things)
+            stop_on_event(self._client, self._run, self._stop, open_things)
             if self._run.status != "completed":
                 participants = self._connect(open_things)
                 self._load_torch()
                 for participant in participants:
                     participant.send_waiting()
                 self._train(participants)
-            self._forget()
+                self._kept = participants[0].kept
+            hosted = self._run.plan.hosted
+            compares_own = hosted is not None and hosted.personal is not None
+            if not compares_own:
+                self._forget()
             self._board.all_sites("done")
             self._score_final()
-            self._compare()
-
-    def _watch(self, open_things: ExitStack) -> None:
-        """Listen for a stop that comes from elsewhere: the panel, another kernel."""
-        stream = self._client.events.stream(f"run:{self._run.id}", after=self._run.last_event)
-
-        def listen() -> None:
-            for event in stream:
-                if event.type == "run.stopped":
-                    self._stop.set()
-
-        listener = threading.Thread(target=listen, name=f"events {self._run.name}", daemon=True)
-        listener.start()
-        open_things.callback(listener.join, 2.0)
-        open_things.callback(stream.close)
+            self._compare(open_things)
+        if compares_own:
+            self._forget()
 
     def _work_of(self, index: int) -> TableWork | HostWork:
         plan = self._run.plan
@@ -104,7 +101,12 @@ class Simulation:
             from .hosted.work import HostWork
 
             return HostWork(
-                self._whole, plan, progress=self._say_clients, should_stop=self._stop.is_set
+                self._whole,
+                plan,
+                folder=self._clients_folder(),
+                bounds=None if plan.privacy is None else load_bounds(self._run.id),
+                progress=self._say_clients,
+                should_stop=self._stop.is_set,
             )
         return TableWork(
             self._prepared.sites[index],
@@ -114,6 +116,9 @@ class Simulation:
             bounds=None if plan.privacy is None else load_bounds(self._run.id),
             should_stop=self._stop.is_set,
         )
+
+    def _clients_folder(self) -> Path:
+        return outbox_folder("simulations", self._run.id, HOST) / "clients"
 
     def _say_clients(self, text: str) -> None:
         self._board.progress = f"{(self._board.progress or '').partition(',')[0]}, {text}"
@@ -215,11 +220,11 @@ class Simulation:
         )
         self._post_report()
 
-    def _compare(self) -> None:
+    def _compare(self, open_things: ExitStack) -> None:
         report = self._board.report()
         if self._run.plan.hosted is not None and report.clients is None:
             self._board.progress = "comparing: each client alone"
-            self._compare_clients()
+            self._compare_clients(open_things)
         missing = {site.name for site in report.sites if site.alone is None}
         if missing and self._run.plan.hosted is None:
             self._board.progress = "comparing: each site alone"
@@ -231,16 +236,43 @@ class Simulation:
         self._board.stop_clock()
         self._post_report()
 
-    def _compare_clients(self) -> None:
+    def _compare_clients(self, open_things: ExitStack) -> None:
         from .hosted.compare import clients_report
 
         run = self._read_run()
         version = self._client.models.version(run.plan.model, run.model_version or 1)
         assert version.statistics is not None
         state, _ = weights.decode(self._client.blobs.get(version.weights_sha256))
-        self._board.clients(
-            clients_report(self._whole, run.plan, state, version.statistics, self._stop.is_set)
+        found, table = clients_report(
+            self._whole,
+            run.plan,
+            state,
+            version.statistics,
+            self._stop.is_set,
+            self._own_model(state, open_things),
         )
+        body = weights.encode(table)
+        self._departures.weights(body, table)
+        self._client.blobs.put(body)
+        self._board.clients(found.model_copy(update={"table_sha256": weights.sha256_hex(body)}))
+
+    def _own_model(self, state: State, open_things: ExitStack) -> Callable[[int], State] | None:
+        """A virtual client's own model beside the final one; None where they have none."""
+        hosted = self._run.plan.hosted
+        if hosted is None or hosted.personal is None:
+            return None
+        if self._kept is None:
+            # The rounds were another kernel's, or an earlier go of this one.
+            outbox = self._outbox(HOST)
+            open_things.callback(outbox.close)
+            self._kept = outbox.state
+        from .hosted.work import HostWork
+
+        work = self._work_of(0)
+        assert isinstance(work, HostWork), "the run is hosted"
+        memory = work.memory(self._run.id, state, self._kept)
+        open_things.callback(memory.close)
+        return lambda client: memory.personal(client, state)
 
     def _say(self, participant: Participant, assignment: Assignment) -> None:
         place = f"{participant.name}, {participant.index + 1} of {len(self._prepared.sites)}"

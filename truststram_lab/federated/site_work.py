@@ -62,7 +62,8 @@ def check_together(plan: CreateRun) -> None:
     Raises:
         InvalidInputError: the sentence names both, and what to leave out.
     """
-    if isinstance(plan.strategy, Scaffold) and plan.local.momentum:
+    strategy = plan.sites_strategy
+    if isinstance(strategy, Scaffold) and plan.local.momentum:
         raise InvalidInputError(
             f"SCAFFOLD's control variate needs plain SGD, but the sites train with momentum "
             f"{plan.local.momentum:g}; leave it out, or choose --strategy fedprox.",
@@ -71,20 +72,26 @@ def check_together(plan: CreateRun) -> None:
     if plan.privacy is None:
         return
     record = isinstance(plan.privacy, RecordPlan)
-    if isinstance(plan.strategy, Scaffold) or (record and isinstance(plan.strategy, FedProx)):
+    if isinstance(strategy, Scaffold) or (record and isinstance(strategy, FedProx)):
         why = "private training adds no term of a strategy to its gradients"
         if not record:
             why = "a site's control variate would leave beside the update that is clipped"
         raise InvalidInputError(
-            f"--dp and --strategy {plan.strategy.name} do not go together: {why}; choose fedavg, "
+            f"--dp and --strategy {strategy.name} do not go together: {why}; choose fedavg, "
             "fedavgm, fedadam or fedyogi.",
             field="strategy",
         )
-    if isinstance(plan.privacy, ClientPlan) and plan.strategy.sees_single_updates:
+    if isinstance(plan.privacy, ClientPlan) and strategy.sees_single_updates:
         raise InvalidInputError(
-            f"--dp-unit client and --strategy {plan.strategy.name} do not go together: the noise "
+            f"--dp-unit client and --strategy {strategy.name} do not go together: the noise "
             "hides a site in the mean, and this rule looks at single updates; choose fedavg.",
             field="strategy",
+        )
+    if isinstance(plan.privacy, ClientPlan) and plan.hosted is not None and plan.filters:
+        raise InvalidInputError(
+            "--dp-unit client clips every update as a whole, and filters would come between the "
+            "clip and the noise; leave the filters out.",
+            field="filters",
         )
     noise = next((found for found in plan.filters if isinstance(found, GaussianNoise)), None)
     if noise is not None:

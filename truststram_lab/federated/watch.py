@@ -41,6 +41,8 @@ class WatchedRun(RunHandle):
 
     def follow(self, tick: Callable[[], None] | None = None) -> WatchedRun:
         """Read the run again at each of its events, until nothing more will happen."""
+        if is_settled(self._run):
+            return self
         stream = self._client.events.stream(f"run:{self._run.id}", after=self._run.last_event)
 
         def listen() -> None:

@@ -15,7 +15,7 @@ from ..schemas.tables import Column, ColumnStatistics, Signature, Statistics
 from .columns import Table, category_codes, check_columns, numeric_values, row_count
 from .weights import State, check_update
 
-__all__ = ["check_moments", "empty_moments", "local_moments", "merge_moments"]
+__all__ = ["check_moments", "empty_moments", "joined_moments", "local_moments", "merge_moments"]
 
 
 def empty_moments(signature: Signature) -> State:
@@ -185,6 +185,26 @@ def merge_moments(
         )
         measured += 1
     return Statistics(rows=rows, sites=len(moments), columns=columns)
+
+
+def joined_moments(moments: Sequence[Mapping[str, np.ndarray]]) -> State:
+    """The moments of all sites' rows, in the sites' layout, as if one site had them.
+
+    ``merge_moments`` gives the same aggregates of these as of ``moments``, to rounding.
+    """
+    count, mean, m2 = _merge([(s["count"], s["mean"], s["m2"]) for s in moments])
+    added = {
+        name: np.array(_total([site[name] for site in moments]), np.int64)
+        for name in ("rows", "missing", "categories")
+    }
+    return {
+        "rows": added["rows"],
+        "count": np.array(count, np.int64),
+        "mean": mean,
+        "m2": m2,
+        "missing": added["missing"],
+        "categories": added["categories"],
+    }
 
 
 def _total(counts: Sequence[np.ndarray]) -> list[int]:

@@ -12,7 +12,15 @@ from .parsing import argument, one_of, real_number, whole_number
 
 __all__ = ["federate", "runs"]
 
-_RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay")
+_RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay", "contribution")
+#: Flags of one action each; any other refuses them.
+_FLAGS_OF = {
+    "number": ("--round", "replay"),
+    "drop": ("--drop", "contribution"),
+    "pairs": ("--pairs", "contribution"),
+    "tolerance": ("--tolerance", "contribution"),
+    "seed": ("--seed", "contribution"),
+}
 
 
 @command(
@@ -136,8 +144,32 @@ _RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay")
         complete=completers.words("0.2:label_flip", "0.2:sign_flip", "0.2:scale=10"),
         help="share of clients that attack, and how, such as 0.2:sign_flip",
     ),
+    argument(
+        "--personal",
+        metavar="KIND[:KEY=X]",
+        complete=completers.words("ditto", "ditto:lambda=0.1", "fedper:head=layers.1"),
+        help="give each client a model of its own, too: ditto:lambda=0.1 or fedper:head=LAYER",
+    ),
+    argument(
+        "--sweep",
+        dest="over",
+        action="append",
+        metavar="PARAM=A,B,...",
+        complete=completers.words(
+            "lr=0.01,0.1", "epochs=1,2,4", "clients=5,10", "strategy=fedavg|fedprox:mu=0.1"
+        ),
+        help="one run for each value, such as lr=0.01,0.1 or strategy=fedavg|fedprox:mu=0.1; may "
+        "come several times, then each value with each",
+    ),
+    argument("--seeds", metavar="N", type=whole_number, help="of --sweep: runs for each value, 1"),
     argument("--seed", metavar="N", type=whole_number, help="0 when left out"),
     argument("--background", action="store_true", help="give the prompt back at once"),
+    argument(
+        "--dry-run",
+        dest="dry_run",
+        action="store_true",
+        help="deal the rows and show who has what; train nothing",
+    ),
     argument(
         "--allow-one-class",
         action="store_true",
@@ -151,7 +183,9 @@ _RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay")
         "%ts_federate breast-cancer",
         "%ts_federate breast-cancer --clients 8 --rounds 20 --split dirichlet:0.1",
         "%ts_federate df --target died --by hospital --as icu",
+        "%ts_federate digits --clients 50 --split dirichlet:0.1 --dry-run",
         "%ts_federate breast-cancer --dp 3",
+        "%ts_federate breast-cancer --sweep lr=0.03,0.1,0.3 --seeds 3",
         "%ts_federate digits --clients 1000 --rounds 50 --strategy scaffold --split dirichlet:0.3",
         "%ts_federate digits --strategy fedadam --filter sparsification:top_k=0.1",
         "run = %ts_federate df --target 'discharge state' --background",
@@ -167,6 +201,12 @@ def federate(line: Line) -> VerbCall:
         given["label"] = data.name
     if "bounds" in given:
         given["bounds"] = line.scope.variable(given["bounds"])
+    if "over" in given:
+        return VerbCall("sweep", (data, given.pop("over")), given)
+    if "seeds" in given:
+        raise federate.parser.mistake(
+            "--seeds goes with --sweep only: --sweep lr=0.01,0.1 --seeds 3."
+        )
     return VerbCall("federate", (data,), given)
 
 
@@ -181,11 +221,11 @@ def federate(line: Line) -> VerbCall:
     ),
     argument(
         "action",
-        metavar="watch|stop|resume|sent|replay",
+        metavar="watch|stop|resume|sent|replay|contribution",
         nargs="?",
         complete=completers.after("compare", completers.runs, completers.words(*_RUN_ACTIONS)),
-        help="follow it live, stop it, go on where it was stopped, see every byte that left, or "
-        "compute its rounds again",
+        help="follow it live, stop it, go on where it was stopped, see every byte that left, "
+        "compute its rounds again, or see what each site brought",
     ),
     argument(
         "others",
@@ -198,7 +238,8 @@ def federate(line: Line) -> VerbCall:
         "--data",
         metavar="VAR",
         complete=completers.frames,
-        help="the DataFrame, to resume a run of a kernel that is gone",
+        help="the DataFrame, to resume a run of a kernel that is gone; or rows that score "
+        "contributions",
     ),
     argument(
         "--round",
@@ -207,9 +248,33 @@ def federate(line: Line) -> VerbCall:
         type=whole_number,
         help="the only round to replay; all when left out",
     ),
+    argument(
+        "--drop",
+        metavar="SITE",
+        action="append",
+        help="contribution: show the model without this site's updates; again for more sites",
+    ),
+    argument(
+        "--pairs",
+        metavar="N",
+        type=whole_number,
+        help="contribution of more than ten sites: orders to walk there and back (100)",
+    ),
+    argument(
+        "--tolerance",
+        metavar="SHARE",
+        type=real_number,
+        help="contribution of more than ten sites: a walk stops where so little is left (0.01)",
+    ),
+    argument(
+        "--seed",
+        metavar="N",
+        type=whole_number,
+        help="contribution of more than ten sites: of the orders (0)",
+    ),
     summary=(
-        "List runs, show one, watch, stop or resume it, see every byte that left, or compute its\n"
-        "rounds again from the stored updates; or compare several."
+        "List runs, show one, watch, stop or resume it, see every byte that left, compute its\n"
+        "rounds again from the stored updates, or see what each site brought; or compare several."
     ),
     examples=(
         "%ts_runs",
@@ -218,6 +283,8 @@ def federate(line: Line) -> VerbCall:
         "%ts_runs breast-cancer-1 sent",
         "%ts_runs breast-cancer-1 replay --round 3",
         "%ts_runs icu-3 resume --data df",
+        "%ts_runs breast-cancer-1 contribution",
+        "%ts_runs breast-cancer-1 contribution --drop 'site 3'",
         "%ts_runs compare breast-cancer-1 breast-cancer-2",
     ),
 )
@@ -228,6 +295,11 @@ def runs(line: Line) -> VerbCall:
     words += tuple(given.pop("others", ()))
     if words[:1] != ("compare",):
         _check_action(words)
+    for name, (flag, action) in _FLAGS_OF.items():
+        if name in given and words[1:2] != (action,):
+            raise runs.parser.mistake(
+                f"{flag} goes with {action} only: %ts_runs NAME {action} {flag} ..."
+            )
     if "data" in given:
         given["data"] = line.scope.variable(given["data"])
     return VerbCall("runs", words, given)

@@ -11,7 +11,15 @@ from typing import Any
 
 from ..exceptions import ConfigurationError, InvalidInputError, NotFoundError
 
-__all__ = ["estimator_bytes", "estimator_state", "read_state", "state_bytes", "write_state"]
+__all__ = [
+    "estimator_bytes",
+    "estimator_state",
+    "is_state",
+    "loaded",
+    "read_state",
+    "state_bytes",
+    "write_state",
+]
 
 FORMAT = "truststram-lab model 1"
 
@@ -90,8 +98,8 @@ def read_state(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise NotFoundError(f"There is no file {str(path)!r}; give what model.save(path) wrote.")
     what = repr(path.name)
-    state = _loaded(path.read_bytes(), what)
-    if not _is_state(state):
+    state = loaded(path.read_bytes(), what)
+    if not is_state(state):
         raise _foreign(what)
     found: dict[str, Any] = state
     return found
@@ -107,8 +115,8 @@ def estimator_state(data: bytes, what: str) -> dict[str, Any]:
     Raises:
         InvalidInputError: it is neither, or holds unknown types, which are named.
     """
-    found = _loaded(data, what)
-    if _is_state(found):
+    found = loaded(data, what)
+    if is_state(found):
         state: dict[str, Any] = found
         return state
     if not hasattr(found, "predict") or not hasattr(found, "n_features_in_"):
@@ -124,11 +132,13 @@ def estimator_state(data: bytes, what: str) -> dict[str, Any]:
     }
 
 
-def _is_state(found: Any) -> bool:
+def is_state(found: Any) -> bool:
+    """Whether it is what an ``MLModel`` consists of."""
     return isinstance(found, dict) and found.get("format") == FORMAT and found.keys() == _KEYS
 
 
-def _loaded(data: bytes, what: str) -> Any:
+def loaded(data: bytes, what: str) -> Any:
+    """What skops wrote; ``what`` names it in the sentence of an error."""
     skops = _skops()
     try:
         _refuse_unknown(skops.get_untrusted_types(data=data), what)

@@ -17,7 +17,7 @@ from .document import Block, Code, Column, Line, Strong, Table
 from .numbers import clip, count, duration, plural, share, short_list, size
 from .run_details import network_words
 
-__all__ = ["Compared", "compared", "comparison_card"]
+__all__ = ["Compared", "compared", "comparison_card", "curve_points"]
 
 _RUNS_SHOWN = 40
 _CURVES_DRAWN = 7
@@ -82,7 +82,7 @@ def comparison_card(runs: Sequence[Run], *, said: str = "") -> Card:
     ]
     document.append(Line.of(finding))
     curves = {
-        run.name: points for run in runs[:_CURVES_DRAWN] if (points := _points(run))
+        run.name: points for run in runs[:_CURVES_DRAWN] if (points := curve_points(run))
     }  # as many as one can tell apart
     if curves:
         picture = f"Accuracy on the held-out rows after each round. {finding}"
@@ -223,7 +223,8 @@ def _flat(run: Run) -> dict[str, str]:
     return found
 
 
-def _points(run: Run) -> list[tuple[int, float]]:
+def curve_points(run: Run) -> list[tuple[int, float]]:
+    """Round and accuracy of every round, or of some where there are very many."""
     history = run.report.history if run.report is not None else []
     points = [(each.number, each.accuracy) for each in history if each.accuracy is not None]
     step = -(-len(points) // _POINTS_DRAWN) if points else 1

@@ -11,9 +11,10 @@ from .document import Picture
 from .numbers import clip
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
 
-__all__ = ["curves_picture"]
+__all__ = ["curves_picture", "shares_picture"]
 
 _DPI = 100
 _INCHES = (6.4, 3.0)
@@ -22,6 +23,9 @@ _COLOURS = ("#0f7ec2", "#b8651b", "#6f8f1f", "#a05fc0", "#c2507a", "#2c8f83", "#
 _DASHES = ("solid", "dashed", "dotted", "dashdot")
 #: Where axes and their words stand, on light and dark pages.
 _INK = "#808080"
+#: Lines of a picture of shares, and as many names as have room below it.
+_LINES = 100
+_NAMES_DRAWN = 14
 
 
 def curves_picture(
@@ -55,6 +59,48 @@ def curves_picture(
     axes.set_xlabel(across, color=_INK)
     axes.set_ylabel(up, color=_INK)
     axes.legend(frameon=False, labelcolor=_INK, fontsize=8)
+    return Picture(said, base64.b64encode(_small_png(figure)).decode("ascii"), int(_INCHES[0] * 85))
+
+
+def shares_picture(said: str, counts: np.ndarray, across: Sequence[str]) -> Picture:
+    """A line a row and a column a name: the darker, the larger its share of the row.
+
+    Where there are more rows than lines of the picture, they are sorted by their largest column,
+    and neighbours are drawn as one.
+
+    Args:
+        said: the conclusion, as the picture's alternative text.
+        counts: not negative, (rows, columns).
+        across: the columns' names.
+    """
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shares = counts / np.maximum(counts.sum(axis=1), 1)[:, None]
+    many = len(shares) > _LINES
+    if many:
+        order = np.lexsort((-shares.max(axis=1), shares.argmax(axis=1)))
+        shares = np.stack([part.mean(axis=0) for part in np.array_split(shares[order], _LINES)])
+    figure = Figure(figsize=(_INCHES[0], 1.2 + min(len(shares), 24) * 0.12), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.patch.set_alpha(0.0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0.0)
+    # One colour, the more of it the larger the share: it reads on light and dark pages.
+    pixels = np.empty((*shares.shape, 4))
+    pixels[..., :3] = [int(_COLOURS[0][place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    pixels[..., 3] = shares
+    axes.imshow(pixels, aspect="auto", interpolation="nearest")
+    axes.tick_params(colors=_INK, labelsize=8)
+    axes.spines[:].set_color(_INK)
+    axes.set_yticks([])
+    axes.set_ylabel("Sites, sorted" if many else "Sites", color=_INK)
+    if len(across) <= _NAMES_DRAWN:
+        axes.set_xticks(range(len(across)), [_plain(name)[:12] for name in across])
+    else:
+        axes.set_xticks([])
+        axes.set_xlabel("Classes", color=_INK)
     return Picture(said, base64.b64encode(_small_png(figure)).decode("ascii"), int(_INCHES[0] * 85))
 
 

@@ -171,17 +171,12 @@ def _comparison(run: Run, report: RunReport) -> list[Block]:
     measured = report.federated or report.pooled or alone or report.majority_share is not None
     if not measured:
         return []
-    rows: list[tuple[str, float | None, str]] = [_alone_row(report), _federated_row(run, report)]
-    pooled = report.pooled
-    rows.append(
-        ("pooled", None, "measured at the end; impossible in reality")
-        if pooled is None
-        else (
-            "pooled",
-            pooled.accuracy,
-            f"{share(pooled.low)}–{share(pooled.high)}; impossible in reality",
-        )
-    )
+    rows: list[tuple[str, float | None, str]] = [_federated_row(run, report)]
+    if _is_of_module(run):
+        caption = f"Accuracy, {plural(report.held_out_rows, 'row')} held out at the clients"
+    else:
+        caption = f"Accuracy, {plural(report.held_out_rows, 'row')} held out before splitting"
+        rows = [_alone_row(report), *rows, _pooled_row(report)]
     if report.majority_share is not None:
         rows.append(
             ("majority class", report.majority_share, "the floor: one answer for every row")
@@ -197,7 +192,7 @@ def _comparison(run: Run, report: RunReport) -> list[Block]:
     )
     return [
         Table(
-            f"Accuracy, {plural(report.held_out_rows, 'row')} held out before splitting",
+            caption,
             (Column(), Column(align="right"), Column(), Column()),
             cells,
         )
@@ -219,6 +214,19 @@ def _alone_row(report: RunReport) -> tuple[str, float | None, str]:
         else f"mean of {len(scored)} of {len(report.sites)} sites so far"
     )
     return "alone", mean, f"{of}; worst site {share(worst)} ({clip(where, 30)})"
+
+
+def _is_of_module(run: Run) -> bool:
+    """Whether it is a simulation of a torch module, whose clients came with their own rows."""
+    return run.plan.hosted is not None and run.plan.signature is None
+
+
+def _pooled_row(report: RunReport) -> tuple[str, float | None, str]:
+    pooled = report.pooled
+    if pooled is None:
+        return "pooled", None, "measured at the end; impossible in reality"
+    between = f"{share(pooled.low)}–{share(pooled.high)}"
+    return "pooled", pooled.accuracy, f"{between}; impossible in reality"
 
 
 def _federated_row(run: Run, report: RunReport) -> tuple[str, float | None, str]:
@@ -284,11 +292,16 @@ def _run_row(run: Run) -> tuple[str, ...]:
         run.name,
         run.status,
         f"{count(run.round)}/{count(run.plan.rounds)}",
-        count(len(run.plan.sites)),
+        count(_sites(run)),
         "" if accuracy is None else share(accuracy),
         f"{version}{', deployed' if run.deployed else ''}",
         moment(run.created_at, zone=""),
     )
+
+
+def _sites(run: Run) -> int:
+    """Participants, or virtual clients of one host."""
+    return len(run.plan.sites) if run.plan.hosted is None else run.plan.hosted.clients
 
 
 def _run_summary(run: Run) -> dict[str, object]:
@@ -297,7 +310,7 @@ def _run_summary(run: Run) -> dict[str, object]:
         "status": run.status,
         "round": run.round,
         "rounds": run.plan.rounds,
-        "sites": len(run.plan.sites),
+        "sites": _sites(run),
         "model": run.plan.model,
         "model_version": run.model_version,
         "deployed": run.deployed,

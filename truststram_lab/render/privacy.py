@@ -53,6 +53,13 @@ def privacy_lines(run: Run, spent: RunPrivacy | None) -> list[Block]:
         )
         words += "" if spent.limit is None else f" of at most {spent.limit:g}"
     lines: list[Block] = [Line.of(Strong("Privacy: "), f"{words}.")]
+    if run.plan.hosted is not None:
+        lines.append(
+            Line.of(
+                "Simulated: this kernel has every virtual client's rows, so the number says what "
+                "real clients' updates would tell, not that anybody is hidden from this kernel."
+            )
+        )
     if spent is None and _STATISTICS_NOISE in run.plan.config:
         lines.append(
             Line.of(
@@ -95,6 +102,11 @@ def privacy_fold(run: Run, spent: RunPrivacy | None) -> list[Block]:
 
 def seen_words(run: Run) -> str:
     """What the platform could make of the updates that it got."""
+    if run.plan.hosted is not None and run.plan.privacy is not None:
+        return (
+            "It got one mean a round from the host, noised before it left, and never a virtual "
+            "client's update."
+        )
     if isinstance(run.plan.privacy, RecordPlan):
         return "It got updates whose noise was drawn at the sites; it could read them as they are."
     if run.plan.privacy is not None:

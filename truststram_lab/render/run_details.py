@@ -101,6 +101,11 @@ def _owner_words(run: Run) -> str:
             "Of each site's own data before and after: the columns' names and categories, and the "
             "scores on the rows it holds out, with their number."
         )
+    if run.plan.hosted is not None and run.plan.signature is None:
+        return (
+            "Of the owner, who announced the run: the initial weights, a hash of the rows, and "
+            "what this card shows, the scores and the clients' row counts as quartiles."
+        )
     return (
         "Of the owner, who announced the run: the columns' names and categories, a hash of the "
         "table, and what this card shows, the scores and each site's rows by class."
@@ -109,6 +114,8 @@ def _owner_words(run: Run) -> str:
 
 def _statistics_words(run: Run) -> str:
     signature = run.plan.signature
+    if signature is None and run.plan.hosted is not None:
+        return "Of the host: how many rows all its virtual clients have; nothing of any column."
     if signature is None:
         return "Of each site, once: its row count; its columns are not known to the platform."
     columns = plural(len(signature.columns), "column")
@@ -160,7 +167,9 @@ def _steps_words(plan: CreateRun) -> str:
             f"{plural(privacy.steps_per_round, 'step')} of DP-SGD, each on a Poisson sample: every "
             f"row with chance {privacy.sample_rate:.3g}"
         )
-    return f"{plural(local.epochs, 'epoch')}, batches of {count(local.batch_size)}"
+    words = f"{plural(local.epochs, 'epoch')}, batches of {count(local.batch_size)}"
+    optimizer = plan.config.get("optimizer") if plan.hosted is not None else None
+    return words if optimizer is None else f"{words}, optimizer {clip(str(optimizer), 200)}"
 
 
 def _target_words(signature: Signature | None) -> str:
@@ -258,7 +267,7 @@ def _data_words(run: Run) -> str:
     source = run.plan.source
     if source is None:
         return "the sites' own"
-    kind = "demo data" if source.kind == "demo" else "a DataFrame"
+    kind = {"demo": "demo data", "dataframe": "a DataFrame", "arrays": "arrays"}[source.kind]
     rows = plural(source.rows, "row")
     return f"{clip(source.name)} ({kind}), {rows}, sha256 {source.sha256[:12]}"
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..schemas.federation import Run, RunReport
-from ..schemas.simulation import Failures, Hosted, Quantiles, hostile_text
+from ..schemas.run_privacy import RunPrivacy
+from ..schemas.simulation import ClientsReport, Failures, Hosted, Quantiles, hostile_text
 from .card import Card, make_card
-from .document import Block, Column, Fold, Line, Strong, Table, facts
+from .document import Block, Code, Column, Fold, Line, Strong, Table, facts
 from .numbers import clip, count, percent, plural, share
 
 __all__ = ["clients_lines", "failures_words", "hosted_rows", "simulated_card"]
@@ -42,6 +43,7 @@ def hosted_rows(hosted: Hosted) -> list[tuple[str, str]]:
         ("virtual clients", f"{count(hosted.clients)}, {percent(hosted.fraction)} asked a round"),
         ("clients' strategy", str(hosted.strategy)),
         ("failures", failures_words(hosted.failures)),
+        ("own models", "none" if hosted.personal is None else clip(str(hosted.personal), 80)),
         ("trained by", f"{hosted.backend}, {count(hosted.chunk)} at once. {clip(hosted.why, 200)}"),
     ]
 
@@ -51,9 +53,11 @@ def clients_lines(run: Run, report: RunReport) -> list[Block]:
     found = report.clients
     if run.plan.hosted is None or found is None:
         return []
+    where = "its own mix" if run.plan.signature is not None else "its own rows"
     numbers = [("rows", found.rows, False), ("classes", found.classes, False),
-               ("alone, on its own mix", found.local, True),
-               ("federated, on its own mix", found.federated, True)]  # fmt: skip
+               (f"alone, on {where}", found.local, True),
+               (f"federated, on {where}", found.federated, True),
+               (f"own model, on {where}", found.personal, True)]  # fmt: skip
     rows = tuple(
         _row(name, values, shared=shared) for name, values, shared in numbers if values is not None
     )
@@ -63,8 +67,9 @@ def clients_lines(run: Run, report: RunReport) -> list[Block]:
     ]
     if found.local is None:
         return blocks
+    own = _own_words(found, hosted)
     if not found.lost:
-        return [*blocks, Line.of("No client would do better alone.")]
+        return [*blocks, Line.of(f"No client would do better alone.{own}")]
     names = [
         f"{clip(name, 30)} ({share(alone)} alone, {share(together)} federated)"
         for name, alone, together in found.losing[:_LOSING_SHOWN]
@@ -73,10 +78,19 @@ def clients_lines(run: Run, report: RunReport) -> list[Block]:
         *blocks,
         Line.of(
             f"{count(found.lost)} of {plural(hosted.clients, 'client')} would do better alone, "
-            "on their own mix of classes: "
-            f"{'; '.join(names)}."
+            f"{'on their own mix of classes' if run.plan.signature else 'on their own rows'}: "
+            f"{'; '.join(names)}.{own}"
         ),
     ]
+
+
+def _own_words(found: ClientsReport, hosted: Hosted) -> str:
+    if found.lost_personal is None:
+        return ""
+    return (
+        f" With a model of its own beside the federation's ({clip(str(hosted.personal), 60)}), "
+        f"{count(found.lost_personal)} would."
+    )
 
 
 def _row(name: str, values: Quantiles, *, shared: bool) -> tuple[str, ...]:
@@ -91,11 +105,13 @@ def simulated_card(
     clients: Sequence[Mapping[str, float | int | None]],
     losing: Sequence[int],
     record: Mapping[str, Any],
+    run: str | None = None,
+    privacy: RunPrivacy | None = None,
 ) -> Card:
     """A federation of any torch module, simulated in one kernel.
 
     Args:
-        history, clients, losing, record: as of the result of ``simulate``.
+        history, clients, losing, record, run, privacy: as of the result of ``simulate``.
     """
     options = record["options"]
     done = f"{plural(len(history), 'round')} of {count(record['rounds_asked'])}"
@@ -104,6 +120,8 @@ def simulated_card(
         aside=clip(options["strategy"], 30),
     )
     blocks: list[Block] = [head]
+    if run is not None:
+        blocks.append(Line.of("On the platform: ", Code(f"%ts_runs {clip(run, 60)}")))
     if history:
         blocks.append(Line.of(_last_round(history)))
     rows = tuple(
@@ -115,10 +133,13 @@ def simulated_card(
     blocks.append(Table(f"Of a client, on its {where}", _COLUMNS, rows))
     if any(client["local_loss"] is not None for client in clients):
         blocks.append(Line.of(_losers(clients, losing)))
+    if privacy is not None and privacy.statement is not None:
+        blocks.append(Line.of(Strong("Privacy: "), clip(privacy.statement.text, 600)))
+        blocks.append(Line.of(clip(f"{privacy.statement.outside} {privacy.statistics}", 400)))
     told = [(name, str(value)) for name, value in options.items() if value not in (None, [])]
     told.append(("trained by", clip(record["why"], 200)))
     blocks.append(Fold("Record", (facts("What repeats this run", told),)))
-    data = {"status": status, "history": list(history), "losing": list(losing),
+    data = {"status": status, "run": run, "history": list(history), "losing": list(losing),
             "record": dict(record), "clients": [dict(client) for client in clients]}  # fmt: skip
     return make_card("simulation", blocks, data)
 

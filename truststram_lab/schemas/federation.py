@@ -9,12 +9,12 @@ from pydantic import Field, PlainSerializer, WithJsonSchema
 from .base import Request, Schema
 from .filters import Filter, FilterStep
 from .participation import ConfigValue, Quorum
-from .privacy import Budget, PrivacyPlan, PrivacyStatement, Unit
+from .privacy import Budget, ClientPlan, PrivacyPlan, PrivacyStatement, Trust, Unit
 from .registry import Architecture, Name, Sha256
 from .run_privacy import RunPrivacy
 from .simulation import ClientsReport, Hosted
 from .splits import Split
-from .strategies import FedAvg, Strategy, strategy_text
+from .strategies import AnyStrategy, FedAvg, Strategy, strategy_text
 from .tables import Signature, Statistics
 
 RunStatus = Literal["statistics", "training", "stopped", "completed", "failed"]
@@ -85,7 +85,7 @@ class LocalTraining(Schema):
 class DataSource(Schema):
     """Which data the owner simulates on; ``sha256`` is of the encoded frame."""
 
-    kind: Literal["demo", "dataframe"]
+    kind: Literal["demo", "dataframe", "arrays"]
     name: str
     rows: int
     sha256: str
@@ -104,6 +104,8 @@ class CreateRun(Request):
         config: for every site's own training function.
         evaluation: whether the sites evaluate, after the last or after every training round.
         simulated: the sites are one owner's, so all of them count as present.
+        deploy: False leaves the result registered only, also where results are deployed by
+            themselves.
         hosted: of a simulation in which one participant trains many virtual clients. Then
             ``strategy`` is what the platform does with its one update, and the clients' own
             strategy stands there.
@@ -130,6 +132,27 @@ class CreateRun(Request):
     config: dict[Name, ConfigValue] = Field(default_factory=dict, max_length=100)
     evaluation: Literal["none", "final", "every"] = "none"
     open_roster: bool = False
+    deploy: bool = True
+
+    @property
+    def sites_strategy(self) -> AnyStrategy:
+        """What becomes of the sites' updates, whoever does it: the platform, or a host."""
+        return self.strategy if self.hosted is None else self.hosted.strategy
+
+    @property
+    def central_privacy(self) -> ClientPlan | None:
+        """The client-level plan whose cohort and noise are the platform's to draw; a host draws
+        them itself."""
+        central = isinstance(self.privacy, ClientPlan) and self.hosted is None
+        return self.privacy if central else None  # type: ignore[return-value]
+
+    @property
+    def trust(self) -> Trust | None:
+        """Who sees what of the updates that privacy is about; None without."""
+        if self.privacy is None:
+            return None
+        hosted = self.hosted is not None and isinstance(self.privacy, ClientPlan)
+        return "host sees every update" if hosted else self.privacy.trust
 
 
 class Score(Schema):

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from ..exceptions import InvalidInputError, nearest
 from .base import Schema
 
-__all__ = ["AnyPersonal", "Ditto", "FedPer", "parse_personal"]
+__all__ = [
+    "AnyPersonal",
+    "Ditto",
+    "FedPer",
+    "WrittenPersonal",
+    "parse_personal",
+    "personal_text",
+]
 
 _PARAMETER = {"ditto": "lambda", "fedper": "head"}
 _EXAMPLE = {"ditto": "ditto:lambda=0.1", "fedper": "fedper:head=layers.2"}
@@ -94,3 +101,19 @@ def _strength(value: str) -> float:
             field="personal",
         )
     return found
+
+
+def personal_text(personal: AnyPersonal) -> str:
+    """The text that ``parse_personal`` reads back, to the last bit."""
+    if isinstance(personal, Ditto):
+        return f"ditto:lambda={personal.strength!r}"
+    return str(personal)
+
+
+#: Written as the text that ``parse_personal`` reads.
+WrittenPersonal = Annotated[
+    AnyPersonal,
+    BeforeValidator(lambda given: parse_personal(given) if isinstance(given, str) else given),
+    PlainSerializer(personal_text, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["ditto:lambda=0.1", "fedper:head=layers.1"]}),
+]

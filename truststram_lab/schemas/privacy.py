@@ -15,7 +15,11 @@ Unit = Literal["record", "client"]
 Adjacency = Literal["add-or-remove", "replace"]
 #: How an epsilon was computed, see ``learning.privacy.accountant``.
 Accountant = Literal["analytic Gaussian", "RDP", "PRV"]
-Trust = Literal["platform sees every update", "platform sees noised updates only"]
+Trust = Literal[
+    "platform sees every update",
+    "platform sees noised updates only",
+    "host sees every update",
+]
 EntryState = Literal["reserved", "released", "returned"]
 #: What left under noise: means and variances, a round's update, or explanations of predictions.
 EntryKind = Literal["statistics", "training", "attributions"]

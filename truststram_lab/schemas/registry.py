@@ -56,9 +56,36 @@ class Lineage(Schema):
 
 
 class CreateModel(Request):
+    """A new line of versions.
+
+    ``type`` is what it predicts; ``version`` the label of its first uploaded version.
+    """
+
     name: Name
-    description: str = ""
-    framework: str = "pytorch"
+    description: str = Field(default="", max_length=10_000)
+    framework: str = Field(default="pytorch", max_length=255)
+    type: Literal["classification", "regression"] | None = None
+    version: Annotated[str, Field(pattern=LABEL_PATTERN)] | None = None
+
+
+class RegisterArtifact(Request):
+    """An uploaded file that is to become the next version: an estimator of scikit-learn's.
+
+    Written by skops, ``MLModel.save``, pickle or joblib; the last two are read by a process of
+    its own with a list of what may be in them, and kept as skops writes them.
+    """
+
+    sha256: Sha256
+    label: Annotated[str, Field(pattern=LABEL_PATTERN)] | None = None
+
+
+class Upload(Schema):
+    """A file on its way: ``offset`` bytes are stored durably; once all are, it is checked."""
+
+    sha256: str
+    size_bytes: int
+    offset: int
+    complete: bool
 
 
 class SetAlias(Request):
@@ -96,6 +123,7 @@ class Model(Schema):
     latest_version: int | None
     deployed_version: int | None
     aliases: list[Alias] = Field(default_factory=list)
+    type: str | None = None
     created_at: str
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, PlainSerializer, WithJsonSchema
 
 from ..exceptions import InvalidInputError, nearest
 from .base import Schema
+from .personal import WrittenPersonal
 from .strategies import FedAvg, Strategy, strategy_text
 
 __all__ = [
@@ -65,6 +66,7 @@ class Hosted(Schema):
     Attributes:
         strategy: how it makes one update of theirs; the platform takes that as it is.
         fraction: share of the clients that each round asks, drawn by the run's seed.
+        personal: the clients' own models beside the federation's; they never leave.
         backend: how they are trained, and ``chunk``, how many at once: part of the record,
             because they decide the last bits.
     """
@@ -77,6 +79,7 @@ class Hosted(Schema):
     ] = Field(default_factory=FedAvg)
     fraction: float = Field(default=1.0, gt=0, le=1)
     failures: Failures = Failures()
+    personal: WrittenPersonal | None = None
     backend: str = "loop"
     chunk: int = Field(default=1, ge=1)
     why: str = ""
@@ -99,10 +102,13 @@ class ClientsReport(Schema):
     Attributes:
         rows: of a client; ``classes`` present at a client.
         alone: accuracy on all held-out rows of each client's own model.
-        local, federated: accuracy on the held-out rows, weighted to each client's
-            own mix of classes.
+        local, federated, personal: accuracy on the held-out rows, weighted to each client's
+            own mix of classes: of its model trained alone, of the federation's, and of its own
+            beside that one.
         losing: the clients that would do better alone, worst first: name, alone, federated.
         lost: how many they are.
+        lost_personal: how many would do better alone than with their own model.
+        table_sha256: a file of one line a client: rows, and these accuracies.
     """
 
     rows: Quantiles | None = None
@@ -112,6 +118,9 @@ class ClientsReport(Schema):
     federated: Quantiles | None = None
     losing: list[tuple[str, float, float]] = Field(default_factory=list)
     lost: int = 0
+    personal: Quantiles | None = None
+    lost_personal: int | None = None
+    table_sha256: str | None = None
 
 
 def parse_hostile(text: str) -> Hostile:

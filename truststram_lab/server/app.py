@@ -36,6 +36,7 @@ from .routes.idempotency import Bodies
 from .security import OPEN_DOORS, STANDING_DOORS, Forwarded, Guard
 from .services.accounts import AccountsService
 from .services.aggregation import Advancer
+from .services.artifacts import ArtifactsService
 from .services.budgets import BudgetsService
 from .services.events import EventsService, Wakeups
 from .services.federation import FederationService
@@ -48,9 +49,10 @@ from .services.rounds import RoundsService
 from .services.runs import RunsService
 from .services.serving import ServingService
 from .services.setup import Setup
+from .services.uploads import UploadsService
 from .settings import Front, Settings
 from .stores.blobs import BlobStore
-from .stores.engine import on_commit, open_engine
+from .stores.engine import on_commit, open_engine, own_database
 from .stores.migrations import upgrade
 
 __all__ = ["build_api", "build_app", "build_services", "describe"]
@@ -60,9 +62,10 @@ def build_services(settings: Settings) -> Services:
     """Open the stores, bring the database up to date, and start nothing yet.
 
     Raises:
-        ConfigurationError: the database was made by a newer package.
+        ConfigurationError: the database cannot be used, or was made by a newer package.
     """
     engine = open_engine(settings.url)
+    owner = own_database(engine)
     upgrade(engine, settings.version)
     blobs = BlobStore(settings.blobs)
     blobs.sweep()
@@ -77,10 +80,13 @@ def build_services(settings: Settings) -> Services:
     return Services(
         settings=settings,
         engine=engine,
+        owner=owner,
         blobs=blobs,
         lifecycle=lifecycle,
         accounts=accounts_service,
         registry=registry_service,
+        uploads=UploadsService(engine, blobs),
+        artifacts=ArtifactsService(registry_service, blobs),
         federation=FederationService(engine, accounts_service, settings),
         preflight=PreflightService(engine, presence),
         budgets=BudgetsService(engine),

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from starlette.concurrency import run_in_threadpool
 
 from .services.accounts import AccountsService, Principal
 from .services.aggregation import Advancer
+from .services.artifacts import ArtifactsService
 from .services.budgets import BudgetsService
 from .services.events import EventsService
 from .services.federation import FederationService
@@ -21,6 +22,7 @@ from .services.records import RecordsService
 from .services.registry import RegistryService
 from .services.rounds import RoundsService
 from .services.runs import RunsService
+from .services.uploads import UploadsService
 from .settings import Settings
 from .stores.blobs import BlobStore, BlobWriter
 from .strict_json import loads, validation_problem
@@ -52,10 +54,14 @@ class Services:
 
     settings: Settings
     engine: Engine
+    #: keeps a PostgreSQL database this process's own
+    owner: Connection | None
     blobs: BlobStore
     lifecycle: Lifecycle
     accounts: AccountsService
     registry: RegistryService
+    uploads: UploadsService
+    artifacts: ArtifactsService
     federation: FederationService
     preflight: PreflightService
     budgets: BudgetsService

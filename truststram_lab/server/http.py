@@ -21,10 +21,12 @@ from truststram_lab.exceptions import (
     ConflictError,
     InvalidInputError,
     PlatformError,
+    PlatformUnavailableError,
     TrustStramException,
 )
 
 from .lifecycle import Lifecycle
+from .stores.engine import is_unavailable
 from .stores.ids import new_id
 from .stores.outbox import ORGANISATION_STREAM
 
@@ -71,6 +73,11 @@ def unexpected(error: Exception) -> TrustStramException:
     if isinstance(error, IntegrityError):
         log.warning("two requests collided: %s", error.orig)
         return ConflictError("Another request changed the same thing just now; send it again.")
+    if is_unavailable(error):
+        log.warning("the database does not answer: %s", error)
+        return PlatformUnavailableError(
+            "The platform's database does not answer now; send the request again in a moment."
+        )
     request_id = new_id("req")
     log.error("unexpected (%s)", request_id, exc_info=error)
     return PlatformError(

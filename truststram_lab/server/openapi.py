@@ -28,6 +28,7 @@ _OCTETS = {"application/octet-stream": {"schema": {"type": "string", "format": "
 
 #: bodies that are streamed and therefore no parameter of their function
 _UPLOADS = (
+    "/api/v1/uploads/{sha256}",
     "/api/v1/blobs/{sha256}",
     "/api/v1/training/rounds/{round_id}/update",
     "/api/v1/training/personalized/{name}",

@@ -35,7 +35,8 @@ _OPEN_LIMIT_BYTES = 10_000
 
 #: bodies that are streamed to disk, as (method, path)
 STREAMED = re.compile(
-    r"PUT /api/v1/(blobs/[^/]+|training/rounds/[^/]+/update|training/personalized/[^/]+)"
+    r"PUT /api/v1/(blobs/[^/]+|uploads/[^/]+|"
+    r"training/rounds/[^/]+/update|training/personalized/[^/]+)"
 )
 
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -45,6 +46,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ("GET|HEAD", "openapi.json", "identity:read"),
         ("GET|HEAD", "blobs/.+", "blobs:read"),
         ("PUT", "blobs/.+", "blobs:write"),
+        ("GET|HEAD|PUT", "uploads/.+", "blobs:write"),
         ("GET|HEAD", "models/.+/download", "blobs:read"),
         ("GET|HEAD", "models(/.*)?", "models:read"),
         ("POST|PUT|DELETE", "models(/.*)?", "models:write"),

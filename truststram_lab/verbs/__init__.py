@@ -5,6 +5,7 @@ from __future__ import annotations
 from .accounts import doctor, login, logout, where
 from .comparing import compare
 from .completion import completion_names
+from .contributing import contribution
 from .federation import federate, runs
 from .managing import federations
 from .participants import join
@@ -12,10 +13,12 @@ from .platform import sandbox
 from .registry import models
 from .serving import predict
 from .simulation import simulate
+from .sweeping import sweep
 
 __all__ = [
     "compare",
     "completion_names",
+    "contribution",
     "doctor",
     "federate",
     "federations",
@@ -27,5 +30,6 @@ __all__ = [
     "runs",
     "sandbox",
     "simulate",
+    "sweep",
     "where",
 ]

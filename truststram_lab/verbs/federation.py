@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from truststram_lab.exceptions import ConflictError, InvalidInputError
 from truststram_lab.federated import FederatedRun
 from truststram_lab.federated.departures import Departures
-from truststram_lab.federated.hosted.wish import HostWish
-from truststram_lab.federated.options import Options, filters_of, unit_of
-from truststram_lab.federated.preparation import prepare, prepare_again
-from truststram_lab.federated.record_privacy import PRIVATE_LEARNING_RATE
+from truststram_lab.federated.draft import Draft
+from truststram_lab.federated.preparation import prepare_again
 from truststram_lab.federated.replay import replay_rounds
 from truststram_lab.federated.watch import WatchedRun
-from truststram_lab.preprocessing.demo import DEMO_NAMES, load_demo
-from truststram_lab.schemas.federation import LocalTraining, Run
+from truststram_lab.preprocessing.demo import load_demo
+from truststram_lab.schemas.federation import Run
 from truststram_lab.schemas.filters import Filter
-from truststram_lab.schemas.strategies import AnyStrategy, as_strategy
+from truststram_lab.schemas.personal import AnyPersonal
+from truststram_lab.schemas.strategies import AnyStrategy
 
 from . import session as sessions
 from .choices import not_an_action
 from .comparing import RunComparison, compare
+from .contributing import RunContributions, RunWithout, contribution
+from .dealing import Dealt
+from .drafting import drafted
 from .live import follow
 from .results import RunList, RunReplay, RunSent
 
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 
     from truststram_lab.federated.open_run import OpenRun
 
-__all__ = ["RUN_ACTIONS", "federate", "runs"]
+__all__ = ["RUN_ACTIONS", "announced", "federate", "runs"]
 
-RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay")
+RUN_ACTIONS = ("watch", "stop", "resume", "sent", "replay", "contribution")
 
 
 def federate(
@@ -65,7 +66,9 @@ def federate(
     drop: float | None = None,
     stragglers: float | None = None,
     hostile: str | None = None,
-) -> FederatedRun:
+    personal: str | AnyPersonal | None = None,
+    dry_run: bool = False,
+) -> FederatedRun | Dealt:
     """Train one model across simulated sites on this kernel's device, and deploy it.
 
     Args:
@@ -95,61 +98,47 @@ def federate(
         bounds: numeric column -> (least, greatest possible value), needed with ``dp`` for a
             DataFrame; they stay in this kernel.
         fraction: share of the clients that each round asks; this and the next are a host's.
+            With ``dp_unit`` client it is each client's chance, drawn in secret.
         drop: chance of a client to send nothing in a round.
         stragglers: chance of a client to manage only part of its epochs.
         hostile: share of clients that attack, and how: ``0.2:sign_flip``, ``0.2:label_flip``,
             ``0.2:scale=10``.
+        personal: each client also has a model of its own, ``ditto:lambda=0.1`` or
+            ``fedper:head=LAYER``; it is scored beside the others and goes with the run.
+        dry_run: deal the rows, show who has what, and train nothing; nobody need be signed in.
 
     Returns:
-        The run; its card shows alone, federated and pooled.
+        The run; its card shows alone, federated and pooled. With ``dry_run`` who has what.
 
     Raises:
         NotSignedInError, InvalidInputError: before anything trains.
         PrivacyBudgetError: the run would pass ``dp_limit``; nothing trained.
         RunStoppedError: it was interrupted; ``%ts_runs NAME resume`` goes on.
     """
-    session = sessions.require("federating")
-    options = Options(
-        strategy=as_strategy(strategy),
-        filters=filters_of(filters),
-        dp=dp,
-        delta=delta,
-        clip=clip,
-        unit=unit_of(dp_unit),
-        bounds=bounds,
-        dp_limit=dp_limit,
-    )
-    if learning_rate is None and options.clips_rows:
-        learning_rate = PRIVATE_LEARNING_RATE
-    frame, chosen = _table(data, target, positive, label)
-    model = _model_name(name or chosen["model"])
-    wish = HostWish(fraction=fraction, drop=drop, stragglers=stragglers, hostile=hostile)
-    sites = clients if by is None or by not in frame else int(frame[by].nunique())
-    host = wish if wish.needs_host(sites) else None
-    prepared = prepare(
-        frame,
-        target=chosen["target"],
-        source_kind=chosen["kind"],
-        source_name=chosen["label"],
-        clients=clients,
-        split=split,
-        by=by,
-        positive=chosen["positive"],
-        seed=seed,
-        allow_one_class=allow_one_class,
-        hosted=host is not None,
-    )
-    local = _local(rounds=rounds, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
-    former = session.active_run(model)
+    session = None if dry_run else sessions.require("federating")
+    draft = drafted(
+        data, target=target, name=name, clients=clients, rounds=rounds, split=split, by=by,
+        positive=positive, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+        seed=seed, allow_one_class=allow_one_class, label=label, strategy=strategy,
+        filters=filters, dp=dp, delta=delta, clip=clip, dp_unit=dp_unit, dp_limit=dp_limit,
+        bounds=bounds, fraction=fraction, drop=drop, stragglers=stragglers, hostile=hostile,
+        personal=personal,
+    )  # fmt: skip
+    if session is None:
+        return Dealt(draft.prepared)
+    run = announced(session, draft)
+    return run.start() if background else follow(run, begin=run.start)
+
+
+def announced(session: sessions.Session, draft: Draft) -> FederatedRun:
+    """The run on the platform; it takes the place of one of this kernel that trains its model."""
+    former = session.active_run(draft.plan.model)
     if former is not None:
         # The cell was run again: the new run takes the old one's place.
         former.stop()
-    run = FederatedRun.create(
-        session.client, prepared, model=model, rounds=rounds, local=local, options=options,
-        host=host,
-    )  # fmt: skip
+    run = FederatedRun.announce(session.client, draft)
     session.runs[run.name] = run
-    return run.start() if background else follow(run, begin=run.start)
+    return run
 
 
 def runs(
@@ -158,7 +147,19 @@ def runs(
     *others: str,
     data: pd.DataFrame | None = None,
     number: int | None = None,
-) -> RunList | Run | FederatedRun | OpenRun | WatchedRun | RunSent | RunReplay | RunComparison:
+    **contributing: Any,
+) -> (
+    RunList
+    | Run
+    | FederatedRun
+    | OpenRun
+    | WatchedRun
+    | RunSent
+    | RunReplay
+    | RunComparison
+    | RunContributions
+    | RunWithout
+):
     """All runs; with a name, one run; with an action, do that.
 
     Args:
@@ -166,10 +167,12 @@ def runs(
         action: ``watch`` follows it live from any kernel; ``stop`` ends it within two
             seconds; ``resume`` goes on in this kernel, where it was stopped; ``sent`` shows every
             byte that left this computer for it; ``replay`` computes its rounds again from the
-            stored updates and compares.
-        data: the DataFrame, to resume a run of a kernel that is gone.
+            stored updates and compares; ``contribution`` shows what each site brought.
+        data: the DataFrame, to resume a run of a kernel that is gone, or the rows that score
+            contributions.
         others: more runs to compare.
         number: the only round to replay; all of them when left out.
+        contributing: for ``contribution``, as ``verbs.contribution`` takes them.
 
     Raises:
         RunNotFoundError: nothing has that name; the nearest are in the sentence.
@@ -207,6 +210,8 @@ def runs(
         return RunSent(run, Departures(run.id).entries())
     if action == "replay":
         return _replayed(session, name, number)
+    if action == "contribution":
+        return contribution(name, data=data, **contributing)
     raise not_an_action(action, RUN_ACTIONS, "a run")
 
 
@@ -215,68 +220,6 @@ def _replayed(session: sessions.Session, name: str, number: int | None) -> RunRe
     rounds = session.client.runs.rounds(name).items
     found = replay_rounds(run.plan, rounds, session.client.blobs.get, only=number)
     return RunReplay(run, list(found))
-
-
-def _table(
-    data: Any, target: str | None, positive: str | None, label: str
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    if isinstance(data, str):
-        demo = load_demo(data)
-        return demo.frame, {
-            "model": demo.name,
-            "kind": "demo",
-            "label": demo.name,
-            "target": target or demo.target,
-            "positive": positive or demo.positive,
-        }
-    if not hasattr(data, "columns"):
-        raise InvalidInputError(
-            f"A {type(data).__name__} is no table; give a DataFrame or a demo data set: "
-            f"{', '.join(DEMO_NAMES)}.",
-            field="data",
-        )
-    if target is None:
-        raise InvalidInputError(
-            "Which column is to be predicted? Say it with --target; the columns are "
-            f"{', '.join(repr(str(column)) for column in data.columns)}.",
-            field="target",
-            choices=[str(column) for column in data.columns],
-        )
-    return data, {
-        "model": label,
-        "kind": "dataframe",
-        "label": label,
-        "target": target,
-        "positive": positive,
-    }
-
-
-def _model_name(text: str) -> str:
-    """``text`` as a model's name: lower case, digits, dots, dashes and underscores."""
-    name = re.sub(r"[^a-z0-9._-]+", "-", text.casefold()).strip("-._")[:90]
-    if not name:
-        raise InvalidInputError(
-            f"{text!r} holds no letter or digit to name a model by; choose one with --as.",
-            field="name",
-        )
-    return name
-
-
-def _local(*, rounds: int, **given: Any) -> LocalTraining:
-    limits = {
-        "rounds": (1, 100_000),
-        "epochs": (1, 10_000),
-        "batch_size": (1, 1_000_000),
-        "learning_rate": (0, 100),
-    }
-    for key, value in {"rounds": rounds, **given}.items():
-        low, high = limits[key]
-        if value is not None and not (low <= value <= high and value > 0):
-            raise InvalidInputError(
-                f"{key} is {value}; it goes from {low if low else 'above 0'} to {high:,}.",
-                field=key,
-            )
-    return LocalTraining(**{key: value for key, value in given.items() if value is not None})
 
 
 def _watch(watched: WatchedRun) -> WatchedRun:
@@ -301,6 +244,11 @@ def _rebuilt(session: sessions.Session, name: str, data: pd.DataFrame | None) ->
     """The run of a kernel that is gone, on the same rows dealt to the same sites again."""
     run = session.client.runs.get(name)
     source = run.plan.source
+    if run.plan.hosted is not None and run.plan.signature is None:
+        raise ConflictError(
+            f"Run {name} is of simulate(), and only its kernel had the module and the rows; call "
+            "simulate() again with the same arguments, which gives the same bits."
+        )
     if source is None:
         raise ConflictError(
             f"Run {name} was no simulation, so its sites resume it themselves; "

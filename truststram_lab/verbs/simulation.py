@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from truststram_lab.exceptions import InvalidInputError
-from truststram_lab.federated.options import filters_of
+from truststram_lab.federated.options import filters_of, unit_of
 from truststram_lab.render import Card, simulated_card
+from truststram_lab.schemas.federation import CreateRun, LocalTraining
 from truststram_lab.schemas.filters import Filter
-from truststram_lab.schemas.personal import AnyPersonal, Ditto, FedPer, parse_personal
+from truststram_lab.schemas.personal import AnyPersonal, parse_personal
+from truststram_lab.schemas.run_privacy import RunPrivacy
 from truststram_lab.schemas.simulation import Hosted, Hostile
-from truststram_lab.schemas.strategies import AnyStrategy, Scaffold, as_strategy
+from truststram_lab.schemas.strategies import AnyStrategy, as_strategy
 
+from . import session as sessions
 from .results import Answer
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
     from truststram_lab.federated.hosted.module_run import ModuleRun, Plan
     from truststram_lab.federated.hosted.modules import Rows
+    from truststram_lab.federated.hosted.registration import Registration
+    from truststram_lab.federated.hosted.wish import HostWish
     from truststram_lab.learning.virtual.task import Loss, Optimizer, Task, Trainer
 
 __all__ = ["SimulationResult", "simulate"]
@@ -34,7 +39,8 @@ class SimulationResult(Answer):
     """What a simulation found, shown as a card.
 
     Attributes:
-        status: ``completed``, or ``stopped`` by an interrupt; all that was done is here.
+        status: ``completed``, or ``stopped`` by an interrupt or on the platform; all that was
+            done is here.
         module: the trained module, in evaluation mode; ``personal_module(i)`` is client i's own.
         history: one line a round: clients that sent something, loss in training, and loss and
             accuracy on all held-out rows.
@@ -44,6 +50,8 @@ class SimulationResult(Answer):
         record: ``record["options"]`` repeats the run on the same machine:
             ``simulate(model, clients, **result.record["options"])`` gives the same bits of the
             same model and clients. What no record can hold is named in ``record["left_out"]``.
+        privacy: what the rounds spent, with the statement of what that hides; None without ``dp``.
+        run: the name of its run on the platform, for ``%ts_runs``; None where it has none.
     """
 
     status: Literal["completed", "stopped"]
@@ -52,6 +60,8 @@ class SimulationResult(Answer):
     clients: list[dict[str, float | int | None]]
     losing: list[int]
     record: dict[str, Any]
+    run: str | None
+    privacy: RunPrivacy | None
     _run: ModuleRun = field(compare=False)
     _task: Task = field(compare=False)
 
@@ -80,6 +90,8 @@ class SimulationResult(Answer):
             clients=self.clients,
             losing=self.losing,
             record=self.record,
+            run=self.run,
+            privacy=self.privacy,
         )
 
 
@@ -103,17 +115,24 @@ def simulate(
     hostile: str | Hostile | None = None,
     filters: Sequence[str | Mapping[str, Any] | Filter] | str = (),
     personal: str | AnyPersonal | None = None,
+    dp: float | None = None,
+    delta: float | None = None,
+    clip: float = 1.0,
+    dp_unit: str = "record",
     holdout: float = 0.25,
     dtype: Literal["float32", "float64"] = "float32",
     backend: Literal["auto", "vectorized", "loop"] = "auto",
     chunk: int | None = None,
     device: str | None = None,
     progress: Callable[[str], None] | None = None,
+    name: str | None = None,
+    register: bool | None = None,
 ) -> SimulationResult:
     """Simulate a federation of any torch module in this kernel, and score it client by client.
 
-    It runs here alone: no platform is asked, and no run is registered there. An interrupt ends
-    it after the last complete round, and what was done is returned.
+    Where somebody is signed in, the platform has a run of it: one host that pushes all clients'
+    mean change once a round, with what was measured. An interrupt, or a stop of that run, ends it
+    after the last complete round, and what was done is returned.
 
     Args:
         model: a module, which stays as it is, or a function that makes one; that one starts
@@ -130,56 +149,104 @@ def simulate(
         filters: what is done to each client's update before it leaves. The noise of
             ``gaussian_noise`` is secret, so a run with it cannot be repeated.
         personal: ``ditto:lambda=0.1`` or ``fedper:head=LAYER``.
+        dp: the epsilon that all rounds may spend; ``delta``, ``clip`` and ``dp_unit`` as
+            ``federate``'s. Its noise is secret, so a run with it cannot be repeated; what it
+            spends is in the ledger of these rows. How they were scaled is outside epsilon.
         holdout: share of each client's rows that only score; 0 scores on the rows trained on.
         dtype: of the arithmetic.
         backend, chunk, device: how clients are trained; by default measured and chosen, and
             recorded, because they decide the last bits.
         progress: told in a few words where it is.
+        name: of the run's model on the platform; by default the module's class.
+        register: whether the platform has a run of it; by default if somebody is signed in.
 
     Raises:
+        NotSignedInError: ``register`` is True, and nobody is signed in.
+        PrivacyBudgetError: the rows have a limit, and this would pass it.
         InvalidInputError: before anything trains, or because training diverged.
     """
+    from truststram_lab.federated.hosted.module_plan import module_plan, run_name
+    from truststram_lab.federated.hosted.module_record import fingerprint, module_record
     from truststram_lab.federated.hosted.module_run import Plan
     from truststram_lab.federated.hosted.modules import as_optimizer, check_fit
+    from truststram_lab.federated.hosted.wish import HostWish, check_personal
+    from truststram_lab.federated.record_privacy import PrivacyWish, clients_plan
     from truststram_lab.learning.virtual import Task, choose
     from truststram_lab.learning.virtual.task import default_loss
 
     _check_counts(rounds=rounds, epochs=epochs, batch_size=batch_size)
     rows = _rows(clients, data, target, split, holdout, seed)
     wanted_filters = filters_of(filters)
-    hosted = _hosted(len(rows.train), strategy, fraction, drop, stragglers, hostile)
-    chosen = parse_personal(personal) if personal is not None else None
-    if isinstance(chosen, FedPer) and isinstance(hosted.strategy, Scaffold):
-        raise InvalidInputError(
-            "SCAFFOLD corrects whole models, and FedPer shares only a part; choose ditto, or "
-            "another strategy.",
-            field="personal",
-        )
+    wish = HostWish(fraction, drop, stragglers, hostile, personal)
+    hosted = _hosted(len(rows.train), strategy, wish)
+    privacy = None
+    if dp is not None:
+        asked_for = PrivacyWish(dp, delta, clip)
+        local = LocalTraining(epochs=epochs, batch_size=batch_size)
+        sizes = [len(client) for client in rows.train]
+        privacy = clients_plan(asked_for, unit_of(dp_unit), sizes, rounds, local, wish.share)
     task = Task(
         _seeded(model, seed), loss or default_loss, as_optimizer(optimizer), batch_size, dtype
     )
     check_fit(task, rows.train, hosted)
+    check_personal(hosted.personal, hosted.strategy, privacy, task.initial_state())
     trainer = choose(task, rows.attacked_by(hosted, seed), backend, chunk, device)
     hosted = hosted.model_copy(
         update={"backend": trainer.backend, "chunk": trainer.chunk, "why": trainer.why}
     )
-    plan = Plan(hosted, rounds, epochs, seed, wanted_filters, chosen)
+    plan = Plan(hosted, rounds, epochs, seed, wanted_filters, privacy)
     run = _run(plan, rows, task, trainer, progress or _silent)
-    start = _fingerprint(run.state)
-    status: Literal["completed", "stopped"] = "completed"
-    try:
-        run.train()
-        run.compare()
-    except KeyboardInterrupt:
-        status = "stopped"
-    finally:
-        run.close()
-    dealt = {} if data is None else {"target": target, "split": split}
-    record = _record(run, rows, task, {**dealt, "holdout": holdout}, loss, start)
-    lines, losing = _per_client(run)
-    return SimulationResult(
-        status, _module_of(task, run.state), run.history, lines, losing, record, run, task
+    start = fingerprint(run.state)
+    told = module_plan(
+        run,
+        rows,
+        task,
+        run_name(name, task.new_module()),
+        holdout=holdout,
+        split=None if data is None else split,
+        epsilon=dp,
     )
+    status = run.work(_announcer(run, told, register))
+    dealt = {} if data is None else {"target": target, "split": split}
+    asked = {} if dp is None else {"dp": dp, "delta": delta, "clip": clip, "dp_unit": dp_unit}
+    given = {**dealt, "holdout": holdout, **asked}
+    record = module_record(run, rows, task, given, loss, start)
+    lines, losing = run.lines()
+    return SimulationResult(
+        status,
+        _module_of(task, run.state),
+        run.history,
+        lines,
+        losing,
+        record,
+        None if run.told is None else run.told.name,
+        run.privacy,
+        run,
+        task,
+    )
+
+
+def _announcer(
+    run: ModuleRun, plan: CreateRun, register: bool | None
+) -> Callable[[], Registration | None]:
+    """What announces the run; everything that can be refused is refused now."""
+    from truststram_lab.federated.hosted.registration import Registration, shared_arrays
+    from truststram_lab.federated.run_spending import RunSpending, check_limit, unannounced
+    from truststram_lab.federated.site_work import check_together
+
+    session = sessions.require("registering a simulation") if register else sessions.current()
+    check_together(plan)
+    check_limit(plan, None)
+
+    def announce() -> Registration | None:
+        told = None
+        if session is not None and register is not False:
+            told = Registration(session.client, plan, shared_arrays(run.state))
+        if plan.privacy is not None:
+            run.spending = RunSpending(unannounced(plan) if told is None else told.run)
+        return told
+
+    return announce
 
 
 def _check_counts(**counts: int) -> None:
@@ -210,22 +277,13 @@ def _rows(
     return hold_out(clients, holdout, seed)
 
 
-def _hosted(
-    clients: int,
-    strategy: str | AnyStrategy,
-    fraction: float | None,
-    drop: float | None,
-    stragglers: float | None,
-    hostile: str | Hostile | None,
-) -> Hosted:
-    from truststram_lab.federated.hosted.wish import HostWish
-
-    wish = HostWish(fraction, drop, stragglers, hostile)
+def _hosted(clients: int, strategy: str | AnyStrategy, wish: HostWish) -> Hosted:
     return Hosted(
         clients=clients,
         strategy=as_strategy(strategy),
-        fraction=1.0 if fraction is None else fraction,
+        fraction=wish.share,
         failures=wish.failures(),
+        personal=None if wish.personal is None else parse_personal(wish.personal),
     )
 
 
@@ -249,6 +307,7 @@ def _seeded(model: torch.nn.Module | Callable[[], torch.nn.Module], seed: int) -
 def _run(
     plan: Plan, rows: Rows, task: Task, trainer: Trainer, progress: Callable[[str], None]
 ) -> ModuleRun:
+    from truststram_lab.federated.hosted.module_record import device_of
     from truststram_lab.federated.hosted.module_run import ModuleRun
     from truststram_lab.learning.virtual import choose
 
@@ -257,7 +316,7 @@ def _run(
     return ModuleRun(
         plan,
         trainer,
-        choose(task, tests, "loop", device=_device(trainer)) if tests else None,
+        choose(task, tests, "loop", device=device_of(trainer)) if tests else None,
         scored,
         np.array([len(client) for client in rows.train]),
         task.learning_rate,
@@ -266,113 +325,12 @@ def _run(
     )
 
 
-def _device(trainer: Trainer) -> str:
-    return str(getattr(trainer, "device"))  # noqa: B009  (not a part of the protocol)
-
-
-def _record(
-    run: ModuleRun, rows: Rows, task: Task, given: dict[str, Any], loss: Loss | None, start: str
-) -> dict[str, Any]:
-    options = {**given, **_options(run, task)}
-    # A run that was stopped is repeated as far as it came.
-    options["rounds"] = len(run.history) or run.plan.rounds
-    left_out = ["model", "data" if "split" in given else "clients"]
-    left_out += ["loss"] * (loss is not None) + ["optimizer"] * ("optimizer" not in options)
-    return {
-        "options": options,
-        "left_out": left_out,
-        "clients": len(rows.train),
-        # Secret noise comes from no seed.
-        "repeatable": all(one.type != "gaussian_noise" for one in run.plan.filters),
-        "rounds_asked": run.plan.rounds,
-        "rounds_done": len(run.history),
-        "why": run.trainer.why,
-        "data_sha256": rows.sha256(),
-        "start_sha256": start,
-        "result_sha256": _fingerprint(run.state),
-    }
-
-
-def _options(run: ModuleRun, task: Task) -> dict[str, Any]:
-    from truststram_lab.federated.hosted.modules import optimizer_record
-
-    plan, trainer, failures = run.plan, run.trainer, run.plan.hosted.failures
-    optimizer = optimizer_record(task.optimizer)
-    return {
-        "strategy": str(plan.hosted.strategy),
-        "epochs": plan.epochs,
-        "batch_size": task.batch_size,
-        **({} if optimizer is None else {"optimizer": optimizer}),
-        "seed": plan.seed,
-        "fraction": plan.hosted.fraction,
-        "drop": failures.drop,
-        "stragglers": failures.stragglers,
-        "hostile": _exact_hostile(failures.hostile),
-        "filters": [one.model_dump(mode="json") for one in plan.filters],
-        "personal": _exact_personal(plan.personal),
-        "dtype": task.dtype,
-        "backend": trainer.backend,
-        "chunk": trainer.chunk,
-        "device": _device(trainer),
-    }
-
-
-# The texts on cards round numbers; a record may not.
-
-
-def _exact_hostile(hostile: Hostile | None) -> str | None:
-    if hostile is None:
-        return None
-    factor = "" if hostile.attack == "label_flip" else f"={hostile.factor!r}"
-    return f"{hostile.share!r}:{hostile.attack}{factor}"
-
-
-def _exact_personal(personal: AnyPersonal | None) -> str | None:
-    if isinstance(personal, Ditto):
-        return f"ditto:lambda={personal.strength!r}"
-    return None if personal is None else str(personal)
-
-
-def _per_client(run: ModuleRun) -> tuple[list[dict[str, float | int | None]], list[int]]:
-    kinds = [("local", run.alone), ("global", run.together)]
-    if run.plan.personal is not None:
-        kinds.append(("personal", run.personal))
-    lines: list[dict[str, float | int | None]] = []
-    for client, size in enumerate(run.sizes.tolist()):
-        line: dict[str, float | int | None] = {"client": client, "rows": size}
-        for name, found in kinds:
-            one = found[client] if found else None
-            line[f"{name}_accuracy"] = None if one is None else one.accuracy
-            line[f"{name}_loss"] = None if one is None else one.loss
-        lines.append(line)
-    gaps = {int(line["client"] or 0): _loses_by(line) for line in lines}
-    losing = [client for client, gap in gaps.items() if gap > 0]
-    return lines, sorted(losing, key=lambda client: -gaps[client])
-
-
-def _loses_by(line: Mapping[str, float | int | None]) -> float:
-    """How much better the client is alone than with the global model: accuracy, or loss."""
-    alone, together = line["local_accuracy"], line["global_accuracy"]
-    if alone is not None and together is not None:
-        return float(alone - together)
-    alone, together = line["local_loss"], line["global_loss"]
-    return 0.0 if alone is None or together is None else float(together - alone)
-
-
 def _module_of(task: Task, state: Mapping[str, np.ndarray]) -> torch.nn.Module:
     from truststram_lab.learning.virtual.evaluation import load
 
     module = task.new_module()
     load(module, state)
     return module.eval()
-
-
-def _fingerprint(state: Mapping[str, np.ndarray]) -> str:
-    import hashlib
-
-    from truststram_lab.learning import weights
-
-    return hashlib.sha256(weights.encode(dict(state))).hexdigest()
 
 
 def _silent(text: str) -> None:

@@ -14,6 +14,7 @@ __all__ = ["register_formatters", "unregister_formatters"]
 _RUNS = (
     ("truststram_lab.federated.run", "FederatedRun"),
     ("truststram_lab.federated.watch", "WatchedRun"),
+    ("truststram_lab.verbs.sweeping", "Sweep"),
 )
 _PREDICTION = ("truststram_lab.schemas.serving", "Prediction")
 

@@ -3,7 +3,8 @@
 The card itself is static HTML under a display id, so that progress is live in every front
 end, and what is saved reads the same without kernel, widgets or network. Below it are two
 outputs: how to stop, in words that our JupyterLab extension shows as a button; and a button
-for front ends with widgets, which comes once its packages are loaded. Neither leaves a trace.
+for front ends with widgets, whose packages a kernel loads once a run has gone on for some
+seconds. Neither leaves a trace.
 
 While it is open every message says in its metadata whose output it is (``truststram``), so
 that a page which was loaded in mid-run can go on showing it:
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import html
 import logging
+import sys
 import threading
 import time
 import uuid
@@ -52,6 +54,7 @@ __all__ = [
     "follow",
     "in_kernel",
     "publish",
+    "see",
     "seen_in_this_cell",
     "view_of",
 ]
@@ -70,6 +73,10 @@ _SECOND_S = 1.05
 #: More than twice a second a card says something new. Each costs the training a millisecond or
 #: two, as they share the interpreter: more of them would be felt before they were read.
 _INTERVAL_S = 0.4
+
+#: Seconds that a run goes on before packages of widgets are loaded for its button. Loading takes
+#: about an eighth of a second from the training beside it: here, well under 1 %.
+_BUTTON_AFTER_S = 20.0
 
 #: How to stop what a cell waits for, without a button.
 _INTERRUPT = "Stop: Kernel > Interrupt"
@@ -143,10 +150,10 @@ class LiveView:
             "text/html": f"<p>{html.escape(words, quote=False)}</p>",
         }
         self._otherwise = words if run is None else f"Stop: %ts_runs {run.name} stop"
+        self._interrupts = hint is None and waits
         self._stoppable: dict[str, object] | None = None
         if run is not None and stop is not None:
-            interrupts = hint is None and waits
-            self._stoppable = {"run": run.id, "name": run.name, "interrupt": interrupts}
+            self._stoppable = self._stop_of(run)
         self._waits = waits
         self._card_id = f"truststram-{uuid.uuid4().hex}"
         self._footer_id = f"{self._card_id}-footer"
@@ -162,6 +169,7 @@ class LiveView:
         self._sent_at = deque([float("-inf")] * _MOST, maxlen=_MOST)
         self._state = "new"
         self._button: StopButton | None = None
+        self._closed = threading.Event()
 
     def show(self) -> None:
         """Put the card, and the way to stop, into the output of the current cell."""
@@ -176,12 +184,20 @@ class LiveView:
             self._publish_card(update=False)
             if self._stop is None:
                 return
-            drawn = {} if self._stoppable is None else {_STOP: self._stoppable}
-            footer = {**self._hint, **drawn}
-            self._send(footer, self._footer_id, metadata=self._of(self._footer_id))
+            self._publish_footer(update=False)
             self._publish_widget({}, update=False)
-        # The packages of widgets take most of a second to load; training does not wait.
+        # On a thread, and only for a run that lasts: see _BUTTON_AFTER_S.
         threading.Thread(target=self._add_button, name="stop button", daemon=True).start()
+
+    def stops(self, run: Run) -> None:
+        """From now on the button below the card stops ``run``, another one than before."""
+        with self._lock:
+            if self._state != "open" or self._stop is None:
+                return
+            self._stoppable = self._stop_of(run)
+            self._publish_footer(update=True)
+            if self._button is None:
+                self._publish_widget({}, update=True)
 
     def refresh(self, force: bool = False) -> None:
         """Show the card of this moment, if it reads differently; about twice a second.
@@ -205,6 +221,7 @@ class LiveView:
             if self._state != "open":
                 return
             self._state = "closed"
+            self._closed.set()
             # In any case: what it says of its view and cell is to go as well.
             self._send(self._card().bundle(), self._card_id, update=True)
             if self._stop is not None:
@@ -234,6 +251,14 @@ class LiveView:
                 bundle, self._card_id, update=update, metadata=self._of(self._card_id, **stop)
             )
 
+    def _stop_of(self, run: Run) -> dict[str, object]:
+        return {"run": run.id, "name": run.name, "interrupt": self._interrupts}
+
+    def _publish_footer(self, *, update: bool) -> None:
+        drawn = {} if self._stoppable is None else {_STOP: self._stoppable}
+        footer = {**self._hint, **drawn}
+        self._send(footer, self._footer_id, update=update, metadata=self._of(self._footer_id))
+
     def _publish_widget(self, view: Mapping[str, object], *, update: bool) -> None:
         # Where our extension draws a button already, it draws nothing for this one.
         drawn: dict[str, object] = {} if self._stoppable is None else {_STOP: {}}
@@ -255,6 +280,8 @@ class LiveView:
         return {"truststram": {"view": view, **self._place, **more}}
 
     def _add_button(self) -> None:
+        if "anywidget" not in sys.modules and self._closed.wait(_BUTTON_AFTER_S):
+            return
         try:
             from .stop_button import StopButton
 
@@ -284,7 +311,7 @@ def view_of(
         hint: how to stop it without a button; None where Kernel > Interrupt stops it.
         waits: whether the cell goes on until the view is closed.
     """
-    _last_seen[run] = execution_count()
+    see(run)
     if not in_kernel():
         return TerminalView(run)
     stop = getattr(run, "request_stop", None)
@@ -311,6 +338,11 @@ def follow(run: Watched, active: Callable[[], bool]) -> None:
         view.close()
 
     threading.Thread(target=keep_up, name="live view", daemon=True).start()
+
+
+def see(run: Watched) -> None:
+    """Note that the output of the cell that runs now has a view of ``run``."""
+    _last_seen[run] = execution_count()
 
 
 def seen_in_this_cell(run: Watched) -> bool:

@@ -17,10 +17,12 @@ class TerminalView:
     Args:
         run: what is followed.
         stream: where lines go; None is the standard output of that moment.
+        said: stands before the first line.
     """
 
-    def __init__(self, run: Watched, stream: TextIO | None = None) -> None:
+    def __init__(self, run: Watched, stream: TextIO | None = None, *, said: str = "") -> None:
         self._run = run
+        self._said = f"{said}; " if said else ""
         self._stream = stream
         self._rounds = 0
         self._closed = False
@@ -28,9 +30,8 @@ class TerminalView:
     def show(self) -> None:
         """Say what begins."""
         run = self._run.snapshot()
-        self._write(
-            f"{run.name}: {run.plan.rounds} rounds, {len(run.plan.sites)} sites; Ctrl-C stops"
-        )
+        what = f"{run.plan.rounds} rounds, {len(run.plan.sites)} sites"
+        self._write(f"{self._said}{run.name}: {what}; Ctrl-C stops")
         self._rounds = 0 if run.report is None else len(run.report.history)
 
     def refresh(self, force: bool = False) -> None:  # noqa: ARG002 - the views' one signature

@@ -364,6 +364,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/models/{ref}/artifacts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Register Artifact
+         * @description Register an uploaded estimator as the next version, kept without code.
+         */
+        post: operations["register_artifact"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/models/{ref}/versions": {
         parameters: {
             query?: never;
@@ -780,6 +800,30 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/uploads/{sha256}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Upload
+         * @description How much of the file with that content is here.
+         */
+        get: operations["get_upload"];
+        /**
+         * Put Upload
+         * @description Append the body at ``offset``; with the last part the file is checked and stored.
+         */
+        put: operations["put_upload"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/whoami": {
         parameters: {
             query?: never;
@@ -1014,10 +1058,13 @@ export interface components {
          *     Attributes:
          *         rows: of a client; ``classes`` present at a client.
          *         alone: accuracy on all held-out rows of each client's own model.
-         *         local, federated: accuracy on the held-out rows, weighted to each client's
-         *             own mix of classes.
+         *         local, federated, personal: accuracy on the held-out rows, weighted to each client's
+         *             own mix of classes: of its model trained alone, of the federation's, and of its own
+         *             beside that one.
          *         losing: the clients that would do better alone, worst first: name, alone, federated.
          *         lost: how many they are.
+         *         lost_personal: how many would do better alone than with their own model.
+         *         table_sha256: a file of one line a client: rows, and these accuracies.
          */
         ClientsReport: {
             alone?: components["schemas"]["Quantiles"] | null;
@@ -1035,7 +1082,12 @@ export interface components {
              * @default 0
              */
             lost: number;
+            /** Lost Personal */
+            lost_personal?: number | null;
+            personal?: components["schemas"]["Quantiles"] | null;
             rows?: components["schemas"]["Quantiles"] | null;
+            /** Table Sha256 */
+            table_sha256?: string | null;
         };
         /**
          * Column
@@ -1120,7 +1172,12 @@ export interface components {
             /** Name */
             name: string;
         };
-        /** CreateModel */
+        /**
+         * CreateModel
+         * @description A new line of versions.
+         *
+         *     ``type`` is what it predicts; ``version`` the label of its first uploaded version.
+         */
         CreateModel: {
             /**
              * Description
@@ -1134,6 +1191,10 @@ export interface components {
             framework: string;
             /** Name */
             name: string;
+            /** Type */
+            type?: ("classification" | "regression") | null;
+            /** Version */
+            version?: string | null;
         };
         /**
          * CreateRun
@@ -1149,6 +1210,8 @@ export interface components {
          *         config: for every site's own training function.
          *         evaluation: whether the sites evaluate, after the last or after every training round.
          *         simulated: the sites are one owner's, so all of them count as present.
+         *         deploy: False leaves the result registered only, also where results are deployed by
+         *             themselves.
          *         hosted: of a simulation in which one participant trains many virtual clients. Then
          *             ``strategy`` is what the platform does with its one update, and the clients' own
          *             strategy stands there.
@@ -1159,6 +1222,11 @@ export interface components {
             config?: {
                 [key: string]: boolean | number | string;
             };
+            /**
+             * Deploy
+             * @default true
+             */
+            deploy: boolean;
             /**
              * Evaluation
              * @default none
@@ -1268,7 +1336,7 @@ export interface components {
              * Kind
              * @enum {string}
              */
-            kind: "demo" | "dataframe";
+            kind: "demo" | "dataframe" | "arrays";
             /** Name */
             name: string;
             /** Rows */
@@ -1617,6 +1685,7 @@ export interface components {
          *     Attributes:
          *         strategy: how it makes one update of theirs; the platform takes that as it is.
          *         fraction: share of the clients that each round asks, drawn by the run's seed.
+         *         personal: the clients' own models beside the federation's; they never leave.
          *         backend: how they are trained, and ``chunk``, how many at once: part of the record,
          *             because they decide the last bits.
          */
@@ -1645,6 +1714,8 @@ export interface components {
              * @default 1
              */
             fraction: number;
+            /** Personal */
+            personal?: string | null;
             /**
              * Strategy
              * @example fedavg
@@ -1829,6 +1900,8 @@ export interface components {
             latest_version: number | null;
             /** Name */
             name: string;
+            /** Type */
+            type?: string | null;
             /** Version Count */
             version_count: number;
         };
@@ -2099,7 +2172,7 @@ export interface components {
              * Trust
              * @enum {string}
              */
-            trust: "platform sees every update" | "platform sees noised updates only";
+            trust: "platform sees every update" | "platform sees noised updates only" | "host sees every update";
             /**
              * Unit
              * @enum {string}
@@ -2252,6 +2325,19 @@ export interface components {
             sample_rate: number;
             /** Steps Per Round */
             steps_per_round: number;
+        };
+        /**
+         * RegisterArtifact
+         * @description An uploaded file that is to become the next version: an estimator of scikit-learn's.
+         *
+         *     Written by skops, ``MLModel.save``, pickle or joblib; the last two are read by a process of
+         *     its own with a list of what may be in them, and kept as skops writes them.
+         */
+        RegisterArtifact: {
+            /** Label */
+            label?: string | null;
+            /** Sha256 */
+            sha256: string;
         };
         /**
          * RoundPlan
@@ -2771,6 +2857,20 @@ export interface components {
              * @constant
              */
             status: "accepted";
+        };
+        /**
+         * Upload
+         * @description A file on its way: ``offset`` bytes are stored durably; once all are, it is checked.
+         */
+        Upload: {
+            /** Complete */
+            complete: boolean;
+            /** Offset */
+            offset: number;
+            /** Sha256 */
+            sha256: string;
+            /** Size Bytes */
+            size_bytes: number;
         };
     };
     responses: never;
@@ -3507,6 +3607,41 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Model"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    register_artifact: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                ref: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RegisterArtifact"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelVersion"];
                 };
             };
             /** @description Refused, or failed */
@@ -4259,6 +4394,77 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["UpdateReceipt"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_upload: {
+        parameters: {
+            query: {
+                size_bytes: number;
+            };
+            header?: never;
+            path: {
+                sha256: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Upload"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    put_upload: {
+        parameters: {
+            query: {
+                offset: number;
+                size_bytes: number;
+            };
+            header?: never;
+            path: {
+                sha256: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Upload"];
                 };
             };
             /** @description Refused, or failed */

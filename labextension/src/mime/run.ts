@@ -53,8 +53,9 @@ export function runView(data: IRunData): Child[] {
 }
 
 function headline(run: Run): HTMLElement {
-  const noun = run.plan.simulated === false ? 'site' : 'simulated site';
-  const parts = [plural(run.plan.sites?.length ?? 0, noun), `round ${run.round}/${run.plan.rounds}`];
+  const { hosted, simulated, sites } = run.plan;
+  const noun = hosted ? 'simulated client' : simulated === false ? 'site' : 'simulated site';
+  const parts = [plural(hosted?.clients ?? sites?.length ?? 0, noun), `round ${run.round}/${run.plan.rounds}`];
   if (run.report) {
     parts.push(duration(run.report.elapsed_s ?? 0), clip(run.report.device ?? '', 40));
   }
@@ -109,7 +110,8 @@ function comparison(run: Run, sites: SiteReport[]): HTMLElement {
   if (floor !== null && floor !== undefined) {
     rows.push(['majority class', share(floor), { bar: floor }, 'the floor: one answer for every row']);
   }
-  const caption = `Accuracy, ${plural(report?.held_out_rows ?? 0, 'row')} held out before splitting`;
+  const where = run.plan.hosted && !run.plan.signature ? 'at the clients' : 'before splitting';
+  const caption = `Accuracy, ${plural(report?.held_out_rows ?? 0, 'row')} held out ${where}`;
   return table({ caption, columns: ['Trained', '>Accuracy', 'Bar', 'Interval'], rows, titled: false });
 }
 

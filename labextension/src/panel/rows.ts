@@ -166,7 +166,9 @@ function runFacts(id: string, run: Run): Draft[] {
   if (run.reason) {
     facts.push(fact(id, 'Reason', clip(run.reason, 200)));
   }
-  if (isActive(run)) {
+  if (plan.hosted) {
+    facts.push(fact(id, 'Clients', `${count(plan.hosted.clients)}, simulated by one host`));
+  } else if (isActive(run)) {
     facts.push(
       fact(id, 'Sites in', `${count(run.pushed?.length ?? 0)} of ${count(plan.sites?.length ?? 0)}`)
     );

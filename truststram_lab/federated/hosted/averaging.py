@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from truststram_lab.exceptions import InvalidInputError
-from truststram_lab.learning.filters import ErrorFeedback, run_filters
+from truststram_lab.learning.filters import run_filters
+from truststram_lab.learning.personal import split_head
+from truststram_lab.learning.privacy.mechanisms import noised_mean
 from truststram_lab.learning.strategies import aggregate
 from truststram_lab.learning.virtual import Trained
 from truststram_lab.learning.weights import State
 from truststram_lab.schemas.filters import Filter, Quantization, Sparsification
+from truststram_lab.schemas.personal import FedPer
+from truststram_lab.schemas.privacy import ClientPlan
 from truststram_lab.schemas.simulation import Hosted
 from truststram_lab.schemas.strategies import Scaffold
 
+from .client_memory import ClientMemory
 from .failures import Turn, attacked, hostile_clients
 
-__all__ = ["Averaging", "Memory", "keeps_back"]
+__all__ = ["Averaging", "keeps_back"]
 
 #: Clients whose updates are in memory at once where only their mean is wanted.
 _BUFFER = 256
@@ -29,27 +33,13 @@ def keeps_back(filters: Iterable[Filter]) -> bool:
     return any(isinstance(found, Sparsification | Quantization) for found in filters)
 
 
-class Memory(Protocol):
-    """What is kept between rounds: the strategy's ``server`` state, and each client's own."""
-
-    server: State
-
-    def new_control(self, client: int, delta: State, path: float) -> State:
-        """Keep SCAFFOLD's new control variate of the client; what it changed by."""
-
-    def feedback(self, client: int) -> ErrorFeedback:
-        """What the client's filters left unsent."""
-
-    def keep(self, client: int, feedback: ErrorFeedback) -> None:
-        """Keep what the client's filters leave unsent now."""
-
-
 class Averaging:
     """Makes one model of a round's updates, in the clients' order.
 
     Args:
         sizes: rows of each client, int (clients,).
         seed: of the run; it decides who is hostile.
+        privacy: of clients: every update is clipped, and their sum gets noise, here.
         progress: told in a few words how far the round is.
     """
 
@@ -60,11 +50,13 @@ class Averaging:
         *,
         seed: int,
         filters: Sequence[Filter] = (),
+        privacy: ClientPlan | None = None,
         progress: Callable[[str], None],
     ) -> None:
         self._hosted = hosted
         self._sizes = sizes
         self._filters = filters
+        self._privacy = privacy
         self._progress = progress
         self._hostile = hostile_clients(hosted, seed)
 
@@ -73,7 +65,7 @@ class Averaging:
         base: State,
         turns: Sequence[Turn],
         trained: Iterable[Trained],
-        memory: Memory,
+        memory: ClientMemory,
         learning_rate: float | None,
     ) -> tuple[State, dict[str, float]]:
         """The next global model, and what the round measured: loss, samples, clients.
@@ -85,6 +77,8 @@ class Averaging:
         Raises:
             InvalidInputError: the mean is no longer a number, or too few updates came.
         """
+        if self._privacy is not None:
+            return self._noised(base, trained, memory, self._privacy), {}
         strategy = self._hosted.strategy
         total = float(self._sizes[[turn.client for turn in turns]].sum())
         sums: dict[str, np.ndarray] = {}
@@ -124,7 +118,31 @@ class Averaging:
         metrics = {"loss": loss, "samples": total, "clients": float(len(turns))}
         return made.state, metrics
 
-    def _leaving(self, client: int, update: State, memory: Memory) -> State:
+    def _noised(
+        self, base: State, trained: Iterable[Trained], memory: ClientMemory, privacy: ClientPlan
+    ) -> State:
+        """DP-FedAvg: who was drawn and stayed away counts as zero, and all weigh the same.
+
+        Nothing else of the round is told: losses and counts would say who was in it.
+        """
+        personal = self._hosted.personal
+        # What no client shares gets no noise, either.
+        shared = split_head(base, personal.head)[0] if isinstance(personal, FedPer) else base
+
+        def updates() -> Iterator[State]:
+            for done, one in enumerate(trained, start=1):
+                update = self._leaving(one.client, dict(one.delta), memory)
+                yield {name: update[name] for name in shared}
+                if done % _BUFFER == 0:
+                    self._progress(f"{done:,} clients")
+
+        mean = noised_mean(updates(), shared, privacy)
+        update = {name: mean[name] if name in mean else np.zeros_like(base[name]) for name in base}
+        made = aggregate(self._hosted.strategy, base, [update], [1.0], memory.server)
+        memory.server = made.server_state
+        return made.state
+
+    def _leaving(self, client: int, update: State, memory: ClientMemory) -> State:
         """What the client would send: after its filters, or what it attacks with."""
         hostile = self._hosted.failures.hostile
         if hostile is not None and client in self._hostile and hostile.attack != "label_flip":

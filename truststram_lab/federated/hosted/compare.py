@@ -8,7 +8,7 @@ import numpy as np
 
 from truststram_lab.federated.preparation import Prepared, network_of
 from truststram_lab.learning.network import Network
-from truststram_lab.learning.training import initial_state, round_seed
+from truststram_lab.learning.training import Stopped, initial_state, round_seed
 from truststram_lab.learning.virtual import Work
 from truststram_lab.learning.weights import State, apply
 from truststram_lab.preprocessing import TableEncoder
@@ -41,14 +41,19 @@ def clients_report(
     state: State,
     statistics: Statistics,
     should_stop: Callable[[], bool],
-) -> ClientsReport:
-    """What each client would get alone, and what it gets from the federation's model.
+    own_model: Callable[[int], State] | None = None,
+) -> tuple[ClientsReport, State]:
+    """What each client would get alone, and what it gets from the federation's model, and from
+    its own beside that one; and a table of it, one line a client.
 
     Both are the shares of held-out rows that are found, class by class, weighted to the
     client's own mix of classes: what the client would see on new rows like its own, if classes
     are all in which clients differ. A client of one class is right alone by always naming it.
     Alone means as many epochs as the whole run had, from the
     same weights, on inputs scaled by the federation's means. No client fails here.
+
+    Args:
+        own_model: a client's place -> its own model; None where they have none.
 
     Raises:
         Stopped: ``should_stop`` said so.
@@ -80,10 +85,23 @@ def clients_report(
     )
     alone = (mixes * own).sum(axis=1)
     together = mixes @ recalls(state)
+    table: State = {
+        "rows": counts.sum(axis=1),
+        "local_accuracy": alone,
+        "global_accuracy": together,
+    }
+    if own_model is not None:
+        own_scores = np.empty(len(counts))
+        for place in range(len(counts)):
+            if should_stop():
+                raise Stopped
+            own_scores[place] = mixes[place] @ recalls(own_model(place))
+        table["personal_accuracy"] = own_scores
     gap = alone - together
     losing = [place for place in np.argsort(-gap, kind="stable").tolist() if gap[place] > 0]
     names = list(prepared.parts)
-    return ClientsReport(
+    personal = table.get("personal_accuracy")
+    report = ClientsReport(
         rows=quantiles(counts.sum(axis=1)),
         classes=quantiles((counts > 0).sum(axis=1)),
         alone=quantiles(own @ (np.bincount(codes, minlength=classes) / len(codes))),
@@ -93,4 +111,7 @@ def clients_report(
             (names[place], float(alone[place]), float(together[place])) for place in losing[:_NAMED]
         ],
         lost=len(losing),
+        personal=None if personal is None else quantiles(personal),
+        lost_personal=None if personal is None else int((alone > personal).sum()),
     )
+    return report, table

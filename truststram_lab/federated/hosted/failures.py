@@ -22,7 +22,9 @@ class Turn:
     epochs: int
 
 
-def turns_of(hosted: Hosted, seed: int, number: int, epochs: int) -> list[Turn]:
+def turns_of(
+    hosted: Hosted, seed: int, number: int, epochs: int, *, asked: np.ndarray | None = None
+) -> list[Turn]:
     """The clients whose update arrives in training round ``number``, in the plan's order.
 
     A share of all is asked, without replacement. Each asked client is drawn twice, for dropping
@@ -31,12 +33,9 @@ def turns_of(hosted: Hosted, seed: int, number: int, epochs: int) -> list[Turn]:
 
     Args:
         epochs: of a client that has time for all.
+        asked: the places of those asked, rising, where the seed must not tell who they are.
     """
-    asked = max(1, round(hosted.fraction * hosted.clients), hosted.strategy.least_updates)
-    asked = min(asked, hosted.clients)
-    places = np.arange(hosted.clients)
-    if asked < hosted.clients:
-        places = np.sort(_rng(seed, _ASKED, number).choice(hosted.clients, asked, replace=False))
+    places = _asked(hosted, seed, number) if asked is None else asked
     chances = _rng(seed, _FAILED, number).random((hosted.clients, 3))[places]
     failures: Failures = hosted.failures
     turns = []
@@ -51,6 +50,13 @@ def turns_of(hosted: Hosted, seed: int, number: int, epochs: int) -> list[Turn]:
         if done:
             turns.append(Turn(place, done))
     return turns
+
+
+def _asked(hosted: Hosted, seed: int, number: int) -> np.ndarray:
+    asked = max(1, round(hosted.fraction * hosted.clients), hosted.strategy.least_updates)
+    if asked >= hosted.clients:
+        return np.arange(hosted.clients)
+    return np.sort(_rng(seed, _ASKED, number).choice(hosted.clients, asked, replace=False))
 
 
 def hostile_clients(hosted: Hosted, seed: int) -> frozenset[int]:

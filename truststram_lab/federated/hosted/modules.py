@@ -50,6 +50,14 @@ class Rows:
                 found.update(array.tobytes())
         return found.hexdigest()
 
+    def count(self) -> int:
+        """All rows, each once."""
+        kept = zip(self.train, self.test, strict=True)
+        return sum(
+            len(one) + (len(other) if other is not None and other is not one else 0)
+            for one, other in kept
+        )
+
     def attacked_by(self, hosted: Hosted, seed: int) -> list[Client]:
         """What is trained on: the clients that flip labels have flipped ones."""
         hostile = hosted.failures.hostile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,16 @@ import numpy as np
 
 from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.federated.preparation import MOST_PARTICIPANTS, Prepared
+from truststram_lab.learning.network import expected_shapes
+from truststram_lab.learning.personal import split_head
 from truststram_lab.learning.statistics import local_moments, merge_moments
 from truststram_lab.preprocessing import TableEncoder
 from truststram_lab.schemas.federation import LocalTraining
+from truststram_lab.schemas.personal import AnyPersonal, FedPer, parse_personal
+from truststram_lab.schemas.privacy import PrivacyPlan, RecordPlan
 from truststram_lab.schemas.registry import Architecture
 from truststram_lab.schemas.simulation import Failures, Hosted, Hostile, parse_hostile
-from truststram_lab.schemas.strategies import AnyStrategy
+from truststram_lab.schemas.strategies import AnyStrategy, Scaffold
 from truststram_lab.schemas.tables import Statistics
 
 from .failures import flipped, hostile_clients
@@ -22,7 +27,7 @@ from .failures import flipped, hostile_clients
 if TYPE_CHECKING:
     from truststram_lab.learning.virtual import Client, Trainer
 
-__all__ = ["HostWish", "clients_of", "trainer_of"]
+__all__ = ["HostWish", "check_personal", "clients_of", "trainer_of"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,19 @@ class HostWish:
         drop: chance of a client to send nothing in a round, in [0, 1).
         stragglers: chance of a client to do part of its epochs, in [0, 1].
         hostile: text or schema of ``schemas.simulation``.
+        personal: the clients' own models, as ``schemas.personal`` spells them.
     """
 
     fraction: float | None = None
     drop: float | None = None
     stragglers: float | None = None
     hostile: str | Hostile | None = None
+    personal: str | AnyPersonal | None = None
+
+    @property
+    def share(self) -> float:
+        """Of the clients, those that a round asks."""
+        return 1.0 if self.fraction is None else self.fraction
 
     def __post_init__(self) -> None:
         limits = {"fraction": (0.0, 1.0), "drop": (0.0, 1.0), "stragglers": (0.0, 1.0)}
@@ -57,7 +69,7 @@ class HostWish:
 
     def needs_host(self, clients: int) -> bool:
         """Whether a host trains them: there are many, or something is asked that only it has."""
-        asked = (self.fraction, self.drop, self.stragglers, self.hostile)
+        asked = (self.fraction, self.drop, self.stragglers, self.hostile, self.personal)
         return clients > MOST_PARTICIPANTS or any(value is not None for value in asked)
 
     def failures(self) -> Failures:
@@ -71,17 +83,24 @@ class HostWish:
         strategy: AnyStrategy,
         architecture: Architecture,
         local: LocalTraining,
+        privacy: PrivacyPlan | None = None,
     ) -> Hosted:
         """The plan's record, with the backend that a short trial found.
 
         Raises:
-            InvalidInputError: the strategy needs more clients than a round has.
+            InvalidInputError: the strategy needs more clients than a round has, or does not go
+                with the clients' own models.
         """
+        personal = None if self.personal is None else parse_personal(self.personal)
+        shapes = expected_shapes(architecture)
+        like = {name: np.empty(shape) for name, shape in shapes.items()}
+        check_personal(personal, strategy, privacy, like)
         hosted = Hosted(
             clients=len(prepared.parts),
             strategy=strategy,
-            fraction=1.0 if self.fraction is None else self.fraction,
+            fraction=self.share,
             failures=self.failures(),
+            personal=personal,
         )
         if strategy.least_updates > hosted.clients:
             raise InvalidInputError(
@@ -95,6 +114,35 @@ class HostWish:
         return hosted.model_copy(
             update={"backend": chosen.backend, "chunk": chosen.chunk, "why": chosen.why}
         )
+
+
+def check_personal(
+    personal: AnyPersonal | None,
+    strategy: AnyStrategy,
+    privacy: PrivacyPlan | None,
+    like: Mapping[str, np.ndarray],
+) -> None:
+    """Refuse models of the clients' own that the run's arithmetic has no place for.
+
+    Raises:
+        InvalidInputError: FedPer beside SCAFFOLD or record-level privacy, or a head that the
+            model does not have.
+    """
+    if not isinstance(personal, FedPer):
+        return
+    if isinstance(strategy, Scaffold):
+        raise InvalidInputError(
+            "SCAFFOLD corrects whole models, and FedPer shares only a part; choose ditto, or "
+            "another strategy.",
+            field="personal",
+        )
+    if isinstance(privacy, RecordPlan):
+        raise InvalidInputError(
+            "Record-level privacy trains the shared model as a whole, and FedPer keeps some of "
+            "its layers at the clients; choose ditto, or --dp-unit client.",
+            field="personal",
+        )
+    split_head(like, personal.head)
 
 
 def clients_of(

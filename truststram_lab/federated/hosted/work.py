@@ -3,41 +3,52 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
+from truststram_lab.exceptions import InvalidInputError
+from truststram_lab.federated.bounds import Bounds
 from truststram_lab.federated.participation.ports import Made
+from truststram_lab.federated.participation.terms import STATISTICS_NOISE
 from truststram_lab.federated.preparation import Prepared, network_of
+from truststram_lab.federated.record_privacy import private_moments
 from truststram_lab.learning import weights
-from truststram_lab.learning.filters import ErrorFeedback
-from truststram_lab.learning.statistics import local_moments
-from truststram_lab.learning.strategies.scaffold import no_control
-from truststram_lab.learning.training import round_seed
-from truststram_lab.learning.virtual import Trained, Trainer, Work
+from truststram_lab.learning.statistics import joined_moments, local_moments
+from truststram_lab.learning.virtual import Trainer
 from truststram_lab.learning.weights import State
 from truststram_lab.schemas.federation import Assignment, CreateRun
-from truststram_lab.schemas.simulation import Hosted
-from truststram_lab.schemas.strategies import FedProx, Scaffold
+from truststram_lab.schemas.privacy import RecordPlan
+from truststram_lab.schemas.tables import Statistics
 
-from .averaging import Averaging, keeps_back
-from .failures import Turn, turns_of
+from .averaging import keeps_back
+from .client_memory import ClientMemory
+from .own_states import OwnStates
+from .rounds import ClientRounds, Rules
 from .wish import clients_of, trainer_of
 
 __all__ = ["HostWork", "host_remembers"]
 
-_CONTROL = "c/"
+_SERVER = "server"
+
+#: Reads a file that the host keeps between rounds.
+Own = Callable[[str], "bytes | None"]
 
 
 def host_remembers(plan: CreateRun) -> bool:
-    """Whether the host keeps something from round to round, which must survive its kernel."""
+    """Whether an update must be stored before it leaves: because noise in it must not be drawn
+    twice, or because the host keeps something from round to round."""
     assert plan.hosted is not None, "the caller looked"
     stateless = {"fedavg", "fedprox", "median", "trimmed_mean", "krum", "multi_krum"}
-    return plan.hosted.strategy.name not in stateless or _random(plan) or keeps_back(plan.filters)
-
-
-def _random(plan: CreateRun) -> bool:
-    return any(found.type == "gaussian_noise" for found in plan.filters)
+    random = any(found.type == "gaussian_noise" for found in plan.filters)
+    return (
+        plan.hosted.strategy.name not in stateless
+        or plan.hosted.personal is not None
+        or plan.privacy is not None
+        or random
+        or keeps_back(plan.filters)
+    )
 
 
 class HostWork:
@@ -45,6 +56,8 @@ class HostWork:
 
     Args:
         prepared: the clients' rows.
+        folder: where files of the clients' own lie between rounds; made when one is kept.
+        bounds: for private statistics; they stay in this kernel.
         progress: told in a few words how far the round is.
         should_stop: asked before each optimizer step.
     """
@@ -54,27 +67,27 @@ class HostWork:
         prepared: Prepared,
         plan: CreateRun,
         *,
+        folder: Path,
+        bounds: Bounds | None,
         progress: Callable[[str], None],
         should_stop: Callable[[], bool],
     ) -> None:
         assert plan.hosted is not None, "the caller looked"
         self._prepared = prepared
         self._plan = plan
-        self._hosted: Hosted = plan.hosted
+        self._hosted = plan.hosted
+        self._folder = folder
+        self._bounds = bounds
         self._should_stop = should_stop
         self._trainer: Trainer | None = None
         self._sizes = np.array([len(part) for part in prepared.parts.values()])
-        self._averaging = Averaging(
-            plan.hosted,
-            self._sizes,
-            seed=plan.seed,
-            filters=plan.filters,
-            progress=progress,
+        local = plan.local
+        rules = Rules(
+            plan.hosted, plan.seed, local.epochs, local.learning_rate, plan.filters, plan.privacy
         )
+        self._rounds = ClientRounds(rules, self._sizes, progress)
 
-    def perform(
-        self, assignment: Assignment, model: bytes | None, own: Callable[[str], bytes | None]
-    ) -> Made:
+    def perform(self, assignment: Assignment, model: bytes | None, own: Own) -> Made:
         """Make the round's one update; ``own`` reads a file that the host keeps between rounds.
 
         Raises:
@@ -82,42 +95,63 @@ class HostWork:
             InvalidInputError: training diverged, or no update is left to aggregate.
         """
         if assignment.kind == "statistics" or model is None:
-            # The sums over all clients' rows are the sums of the clients' own.
-            moments = local_moments(self._prepared.table, self._prepared.signature)
-            return self._file(moments, {}, {})
+            return self._file(self._statistics(), {}, {})
         base, _ = weights.decode(model)
-        turns = turns_of(self._hosted, self._plan.seed, assignment.number, assignment.local.epochs)
-        if len(turns) < self._hosted.strategy.least_updates:
-            # So few came that nothing is aggregated: the model stays as it is.
-            return self._file(_nothing(base), {}, {})
-        memory = _Memory(assignment.run_id, self._hosted, base, own)
-        trained = self._train(assignment, base, turns, memory)
-        state, metrics = self._averaging.next_model(
-            base, turns, trained, memory, assignment.local.learning_rate
-        )
-        return self._file(weights.delta(base, state), metrics, memory.files())
+        name = f"{assignment.run_id}.{_SERVER}"
+        memory = self.memory(assignment.run_id, base, own)
+        try:
+            trainer = self._trained_by(assignment.statistics)
+            made = self._rounds.perform(trainer, assignment.number, base, memory, self._should_stop)
+            state = {f"{assignment.run_id}.{k}": v for k, v in memory.indexes().items()}
+            if memory.server:
+                state[name] = weights.encode(memory.server)
+        finally:
+            memory.close()
+        return self._file(weights.delta(base, made.state), made.metrics, state)
 
-    def _train(
-        self, assignment: Assignment, base: State, turns: list[Turn], memory: _Memory
-    ) -> Iterator[Trained]:
-        if self._trainer is None:
-            assert assignment.statistics is not None, "they were aggregated before"
-            clients = clients_of(self._prepared, assignment.statistics, self._hosted)
-            network = network_of(self._plan)
-            self._trainer = trainer_of(clients, network, assignment.local, self._hosted)
-        strategy = self._hosted.strategy
-        pull = strategy.mu if isinstance(strategy, FedProx) else 0.0
-        works = [
-            Work(
-                turn.client,
-                seed=round_seed(assignment.seed, turn.client, assignment.number),
-                epochs=turn.epochs,
-                pull=pull,
-                correction=memory.correction(turn.client),
+    def memory(self, run_id: str, like: State, own: Own) -> ClientMemory:
+        """What the clients and the strategy keep, as the last acknowledged round left it."""
+        kept = own(f"{run_id}.{_SERVER}")
+        server = {} if kept is None else {k: v.copy() for k, v in weights.decode(kept)[0].items()}
+
+        def states(part: str) -> OwnStates:
+            index = own(f"{run_id}.{part}")
+            return OwnStates(self._hosted.clients, self._folder / part, index)
+
+        return ClientMemory(self._hosted, like, states, server)
+
+    def _statistics(self) -> State:
+        if not isinstance(self._plan.privacy, RecordPlan):
+            # The sums over all clients' rows are the sums of the clients' own.
+            return local_moments(self._prepared.table, self._prepared.signature)
+        if self._bounds is None:
+            raise InvalidInputError(
+                f"The run of {self._plan.model} makes its means and variances of bounds that the "
+                "kernel which began it knew; start a new run.",
+                field="bounds",
             )
-            for turn in turns
-        ]
-        return self._trainer.train(base, works, self._should_stop)
+        noise = self._plan.config.get(STATISTICS_NOISE)
+        multiplier = None if noise is None else float(noise)
+        # Each client draws noise of its own, as a real site does; the host adds what they send.
+        return joined_moments(
+            [
+                private_moments(
+                    self._prepared.table.iloc[part],
+                    self._prepared.signature,
+                    self._bounds,
+                    multiplier,
+                )
+                for part in self._prepared.parts.values()
+            ]
+        )
+
+    def _trained_by(self, statistics: Statistics | None) -> Trainer:
+        if self._trainer is None:
+            assert statistics is not None, "they were aggregated before"
+            clients = clients_of(self._prepared, statistics, self._hosted)
+            network = network_of(self._plan)
+            self._trainer = trainer_of(clients, network, self._plan.local, self._hosted)
+        return self._trainer
 
     def _file(
         self, update: State, metrics: Mapping[str, float], state: Mapping[str, bytes]
@@ -127,71 +161,3 @@ class HostWork:
             "metrics": json.dumps(dict(metrics)),
         }
         return Made(weights.encode(update, texts), dict(state))
-
-
-class _Memory:
-    """What the host keeps between rounds: the strategy's state, and each client's own."""
-
-    def __init__(
-        self, run_id: str, hosted: Hosted, base: State, own: Callable[[str], bytes | None]
-    ) -> None:
-        self._hosted = hosted
-        self._names = {part: f"{run_id}.{part}" for part in ("server", "controls", "residuals")}
-        self.server = self._read(own, "server")
-        self._residuals: dict[str, State] = {}
-        for name, array in self._read(own, "residuals").items():
-            client, _, rest = name.partition("/")
-            self._residuals.setdefault(client, {})[rest] = array
-        self._controls: State = {}
-        if isinstance(hosted.strategy, Scaffold):
-            zeros = no_control(base)
-            self._server_control = self.server or zeros
-            self._controls = self._read(own, "controls") or {
-                name: np.zeros((hosted.clients, *array.shape), array.dtype)
-                for name, array in zeros.items()
-            }
-
-    def _read(self, own: Callable[[str], bytes | None], part: str) -> State:
-        kept = own(self._names[part])
-        return {} if kept is None else {k: v.copy() for k, v in weights.decode(kept)[0].items()}
-
-    def correction(self, client: int) -> State | None:
-        """SCAFFOLD's c - c_i, by weight: algorithm 1, line 10."""
-        if not self._controls:
-            return None
-        return {
-            name.removeprefix(_CONTROL): self._server_control[name] - own[client]
-            for name, own in self._controls.items()
-        }
-
-    def new_control(self, client: int, delta: State, path: float) -> State:
-        """Keep the client's new control variate, and give what it changed by: lines 12 and 13."""
-        change: State = {}
-        for name, own in self._controls.items():
-            drift = delta[name.removeprefix(_CONTROL)].astype(np.float64) / path
-            step = (-drift - self._server_control[name]).astype(own.dtype)
-            own[client] += step
-            change[name] = step
-        return change
-
-    def feedback(self, client: int) -> ErrorFeedback:
-        """What the client's filters left unsent."""
-        return ErrorFeedback(self._residuals.get(str(client), {}))
-
-    def keep(self, client: int, feedback: ErrorFeedback) -> None:
-        """Keep what the client's filters leave unsent now."""
-        self._residuals[str(client)] = feedback.residual
-
-    def files(self) -> dict[str, bytes]:
-        """Everything, as the files that are stored with the round's update."""
-        residuals = {
-            f"{client}/{name}": array
-            for client, own in self._residuals.items()
-            for name, array in own.items()
-        }
-        parts = {"server": self.server, "controls": self._controls, "residuals": residuals}
-        return {self._names[part]: weights.encode(state) for part, state in parts.items() if state}
-
-
-def _nothing(base: State) -> State:
-    return {name: np.zeros_like(array) for name, array in base.items()}

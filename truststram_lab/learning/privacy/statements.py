@@ -31,6 +31,9 @@ _HIDDEN: dict[tuple[Unit, Adjacency], str] = {
 _TRUST: dict[Trust, str] = {
     "platform sees every update": "the platform saw every update",
     "platform sees noised updates only": "the platform saw noised updates only",
+    "host sees every update": (
+        "the simulation's host saw every update, the platform one noised mean a round"
+    ),
 }
 
 
@@ -46,27 +49,28 @@ def epsilon_text(epsilon: float | None) -> str:
 
 
 def statement(
-    plan: PrivacyPlan, rounds: int | None = None, *, tight: bool = True
+    plan: PrivacyPlan, rounds: int | None = None, *, tight: bool = True, trust: Trust | None = None
 ) -> PrivacyStatement:
     """What ``rounds`` rounds of the plan guarantee (all of them by default).
 
-    ``tight`` accounts with PRV where a sample is drawn, else with RDP, as during a run.
+    ``tight`` accounts with PRV where a sample is drawn, else with RDP, as during a run. ``trust``
+    is who sees what, where that is not as the plan's mechanism has it.
     """
     done = plan.rounds if rounds is None else rounds
     uses = [plan.use(done)] if done else []
     found = account(uses, plan.delta, "tight" if tight else "live")
     if math.isinf(found.epsilon):
-        return no_guarantee(plan, "no noise was added")
-    return _stated(plan, found, done)
+        return no_guarantee(plan, "no noise was added", trust=trust)
+    return _stated(plan, found, done, trust or plan.trust)
 
 
-def _stated(plan: PrivacyPlan, found: Epsilon, rounds: int) -> PrivacyStatement:
+def _stated(plan: PrivacyPlan, found: Epsilon, rounds: int, trust: Trust) -> PrivacyStatement:
     mechanism, sampling = _mechanism(plan), _sampling(plan)
     text = (
         f"{plan.unit.capitalize()}-level differential privacy with epsilon "
         f"{epsilon_text(found.epsilon)} at delta {plan.delta:g} after {rounds} "
         f"{'round' if rounds == 1 else 'rounds'}: it hides {_HIDDEN[plan.unit, plan.adjacency]}, "
-        f"by {mechanism}, {sampling}, accounted by {found.accountant}; {_TRUST[plan.trust]}."
+        f"by {mechanism}, {sampling}, accounted by {found.accountant}; {_TRUST[trust]}."
     )
     if found.epsilon > 20:
         # exp(20) is half a billion: nobody is hidden by that.
@@ -79,13 +83,13 @@ def _stated(plan: PrivacyPlan, found: Epsilon, rounds: int) -> PrivacyStatement:
         mechanism=mechanism,
         sampling=sampling,
         accountant=found.accountant,
-        trust=plan.trust,
+        trust=trust,
         text=text,
         outside=_OUTSIDE,
     )
 
 
-def no_guarantee(plan: PrivacyPlan, reason: str) -> PrivacyStatement:
+def no_guarantee(plan: PrivacyPlan, reason: str, *, trust: Trust | None = None) -> PrivacyStatement:
     """The statement of a run that protects nobody, and why.
 
     Args:
@@ -99,8 +103,11 @@ def no_guarantee(plan: PrivacyPlan, reason: str) -> PrivacyStatement:
         mechanism=_mechanism(plan),
         sampling=_sampling(plan),
         accountant=None,
-        trust=plan.trust,
-        text=f"No differential privacy: {reason}, so epsilon is infinite; {_TRUST[plan.trust]}.",
+        trust=trust or plan.trust,
+        text=(
+            f"No differential privacy: {reason}, so epsilon is infinite; "
+            f"{_TRUST[trust or plan.trust]}."
+        ),
         outside=_OUTSIDE,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from .results import check_start
 from .task import Client, Evaluation, Task, Work, rows_of, tensor_of
 
 __all__ = ["Batch", "Rows", "Terms", "evaluate_stacked", "stacked"]
+
+#: Steps of an epoch that are worked out once; where they are more, each is worked out anew.
+_SHAPES_KEPT = 64
 
 
 def stacked(
@@ -40,16 +44,18 @@ class Batch:
     Attributes:
         x, y: (C, width, ...); what fills up is rows of the client itself.
         counts: int64 (C,), the rows that count: the first of each client's.
+        used: their number, in all clients.
     """
 
     x: torch.Tensor
     y: torch.Tensor
     counts: np.ndarray
     width: int
+    used: int
 
     def mean(self, losses: torch.Tensor) -> torch.Tensor:
         """The mean (C,) over the rows that count, of (C, width)."""
-        if int(self.counts.min()) == self.width:
+        if self.used == losses.numel():
             return losses.mean(dim=1)
         counts = torch.from_numpy(self.counts).to(losses.device).unsqueeze(1)
         counted = torch.arange(self.width, device=losses.device) < counts
@@ -67,6 +73,22 @@ class Batch:
         return masks
 
 
+@dataclass(frozen=True, eq=False)
+class _Shape:
+    """A step of some clients, without its rows: who begins an epoch, and what is taken of it.
+
+    Attributes:
+        places: (C, width), of the concatenated orders; ``first`` (C, 1) is each client's first.
+    """
+
+    beginning: list[int]
+    counts: np.ndarray
+    width: int
+    used: int
+    places: torch.Tensor
+    first: torch.Tensor
+
+
 class Rows:
     """The rows of a group's clients, one after the other, and each client's order in its epoch."""
 
@@ -79,26 +101,50 @@ class Rows:
         self._batches = -(-self._sizes // task.batch_size)
         self.first = np.cumsum(self._sizes) - self._sizes
         self._order = torch.empty(int(self._sizes.sum()), dtype=torch.int64)
+        self._periods: dict[int, int] = {}
+        self._shapes: dict[tuple[int, int], _Shape] = {}
 
     def batch(self, step: int, active: int, generators: Sequence[torch.Generator]) -> Batch:
         """The batch of the first ``active`` clients; draws the orders of epochs that begin."""
-        place = step % self._batches[:active]
-        for client in np.flatnonzero(place == 0).tolist():
+        shape = self._shape(step, active)
+        for client in shape.beginning:
             first, size = int(self.first[client]), self.sizes[client]
             new_order(size, generators[client], self._order[first : first + size])
+        at = self._order.take(shape.places).add_(shape.first).view(-1).to(self.x.device)
+        return Batch(
+            self.x.index_select(0, at).view(active, shape.width, *self.x.shape[1:]),
+            self.y.index_select(0, at).view(active, shape.width, *self.y.shape[1:]),
+            shape.counts,
+            shape.width,
+            shape.used,
+        )
+
+    def _shape(self, step: int, active: int) -> _Shape:
+        """Which places of the order a step takes; the same ones again after a common epoch."""
+        period = self._periods.get(active)
+        if period is None:
+            period = self._periods[active] = math.lcm(*set(self._batches[:active].tolist()))
+        if period > _SHAPES_KEPT:
+            return self._new_shape(step, active)
+        key = step % period, active
+        found = self._shapes.get(key)
+        if found is None:
+            if len(self._shapes) >= _SHAPES_KEPT:
+                self._shapes.clear()
+            found = self._shapes[key] = self._new_shape(step, active)
+        return found
+
+    def _new_shape(self, step: int, active: int) -> _Shape:
+        place = step % self._batches[:active]
         begin = place * self._batch_size
         counts = np.minimum(self._sizes[:active] - begin, self._batch_size)
         width = int(counts.max())
         within = begin[:, None] + np.arange(width)
         np.minimum(within, self._sizes[:active, None] - 1, out=within)
-        begins = torch.from_numpy(self.first[:active, None])
-        at = self._order.take(torch.from_numpy(within) + begins) + begins
-        at = at.view(-1).to(self.x.device)
-        return Batch(
-            self.x.index_select(0, at).view(active, width, *self.x.shape[1:]),
-            self.y.index_select(0, at).view(active, width, *self.y.shape[1:]),
-            counts,
-            width,
+        first = torch.from_numpy(self.first[:active, None])
+        beginning = np.flatnonzero(place == 0).tolist()
+        return _Shape(
+            beginning, counts, width, int(counts.sum()), torch.from_numpy(within) + first, first
         )
 
 

@@ -54,6 +54,7 @@ class VectorizedTrainer:
             name for name, value in self._module.named_parameters() if value.requires_grad
         ]
         self._used = self._filled = 0
+        self._kept: tuple[tuple[int, ...], Rows] | None = None
 
     @property
     def waste(self) -> float:
@@ -95,7 +96,17 @@ class VectorizedTrainer:
         private = [work.private is not None for work in works]
         return groups_of(rows, steps, private, self.task.batch_size, self.chunk)
 
+    def _rows_of(self, works: Sequence[Work]) -> Rows:
+        """The rows of the group; those of the last one are kept, as a round often repeats it."""
+        clients = tuple(work.client for work in works)
+        if self._kept is None or self._kept[0] != clients:
+            self._kept = None  # one group's at a time
+            members = [self.clients[client] for client in clients]
+            self._kept = clients, Rows(members, self.task, self.device)
+        return self._kept[1]
+
     def _refuse_memory(self, members: int) -> None:
+        self._kept = None
         if self.device == "cuda":
             torch.cuda.empty_cache()
         raise InsufficientResourcesError(
@@ -115,7 +126,7 @@ class VectorizedTrainer:
             if state is not start:
                 check_start(state, self._module.state_dict())
         weights = stacked(states, self.task.dtype, self.device)
-        rows = Rows([self.clients[work.client] for work in works], self.task, self.device)
+        rows = self._rows_of(works)
         terms = Terms(works, {name: weights[name] for name in self._trained})
         if private:
             losses, sizes = self._private(works, weights, rows, terms, should_stop)
@@ -159,7 +170,7 @@ class VectorizedTrainer:
             stepper.step(values, terms.add(values, list(gradients)), active)
             losses.append(each.detach())
             counts.append(batch.counts)
-            self._used += int(batch.counts.sum())
+            self._used += batch.used
             self._filled += active * batch.width
         return _by_client(losses, steps), _by_client([torch.from_numpy(c) for c in counts], steps)
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, BinaryIO
 
-from fastapi import APIRouter, Path, Request, Response, status
+from fastapi import APIRouter, Path, Query, Request, Response, status
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from truststram_lab.exceptions import NotFoundError
+from truststram_lab.exceptions import NotFoundError, PayloadTooLargeError
 from truststram_lab.schemas.base import Page
 from truststram_lab.schemas.registry import (
     CreateModel,
     CreateVersion,
     Model,
     ModelVersion,
+    RegisterArtifact,
     SetAlias,
+    Upload,
 )
 from truststram_lab.server.deps import Caller, Platform, Services, receive_into
 from truststram_lab.server.http import content_digest
@@ -31,6 +33,9 @@ router = APIRouter(prefix="/api/v1", tags=["registry"])
 OCTETS = "application/octet-stream"
 
 Sha256Path = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
+
+#: the largest part of a file that comes in parts; it is held in memory
+PART_LIMIT_BYTES = 16 * 2**20
 
 #: a larger file is sent in pieces of this size
 _PIECE_BYTES = 2**20
@@ -57,6 +62,36 @@ async def put_blob(
 def get_blob(sha256: Sha256Path, platform: Platform, caller: Caller) -> Response:
     """The stored file of that content."""
     return send_file(platform, caller, sha256)
+
+
+@router.get("/uploads/{sha256}")
+def get_upload(
+    sha256: Sha256Path, size_bytes: Annotated[int, Query(gt=0)], platform: Platform, caller: Caller
+) -> Upload:
+    """How much of the file with that content is here."""
+    return platform.uploads.state(caller.organisation_id, sha256, size_bytes)
+
+
+@router.put("/uploads/{sha256}")
+async def put_upload(
+    sha256: Sha256Path,
+    size_bytes: Annotated[int, Query(gt=0)],
+    offset: Annotated[int, Query(ge=0)],
+    request: Request,
+    platform: Platform,
+    caller: Caller,
+) -> Upload:
+    """Append the body at ``offset``; with the last part the file is checked and stored."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > PART_LIMIT_BYTES:
+            raise PayloadTooLargeError(
+                f"A part of a file may have {PART_LIMIT_BYTES:,} bytes; send it in smaller ones."
+            )
+    return await run_in_threadpool(
+        platform.uploads.append, caller.organisation_id, sha256, size_bytes, offset, bytes(body)
+    )
 
 
 @router.get("/models")
@@ -99,6 +134,14 @@ def create_version(
 ) -> ModelVersion:
     """Register uploaded weights as the next version."""
     return platform.registry.create_version(caller.organisation_id, ref, body)
+
+
+@router.post("/models/{ref}/artifacts", status_code=status.HTTP_201_CREATED)
+def register_artifact(
+    ref: str, body: RegisterArtifact, platform: Platform, caller: Caller
+) -> ModelVersion:
+    """Register an uploaded estimator as the next version, kept without code."""
+    return platform.artifacts.register(caller.organisation_id, ref, body)
 
 
 @router.get("/models/{ref}/versions/{which}")

@@ -18,7 +18,6 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, select, update
 
 from truststram_lab.exceptions import TrustStramException
-from truststram_lab.schemas.privacy import ClientPlan
 from truststram_lab.schemas.serving import CreateDeployment
 from truststram_lab.server.settings import Settings
 from truststram_lab.server.stores.blobs import BlobStore
@@ -248,7 +247,8 @@ class Advancer:
         """Deploy the registered version where results are deployed, and end the run."""
         run = found.run
         deployed, reason = False, None
-        if self._settings.environment == "sandbox" and run.model_version is not None:
+        here = self._settings.environment == "sandbox" and run.plan.get("deploy", True)
+        if here and run.model_version is not None:
             ref = f"{run.model}:{run.model_version}"
             request = CreateDeployment(model=ref, environment=self._settings.environment)
             try:
@@ -275,7 +275,7 @@ class Advancer:
 
 
 def _active(connection: Connection, run_id: str) -> Row[Any] | None:
-    run = connection.execute(select(runs).where(runs.c.id == run_id).with_for_update()).one()
+    run = connection.execute(select(runs).where(runs.c.id == run_id)).one()
     return run if run.status in ACTIVE else None
 
 
@@ -290,7 +290,7 @@ def _sufficient(found: Situation, asked: int) -> int:
     assert found.round is not None
     if found.round.kind == "evaluation":
         return 0
-    if isinstance(plan.privacy, ClientPlan) and found.round.kind == "training":
+    if plan.central_privacy is not None and found.round.kind == "training":
         return plan.quorum.min_updates or 0
     least = plan.strategy.least_updates if found.round.kind == "training" else 1
     least = max(least, 1)
@@ -305,7 +305,7 @@ def _sufficient(found: Situation, asked: int) -> int:
 def _may_be_empty(found: Situation) -> bool:
     # That a round of a secret sample was empty is a secret, too; that all decline is none.
     assert found.round is not None
-    return isinstance(found.plan.privacy, ClientPlan) and (
+    return found.plan.central_privacy is not None and (
         hides_cohort(found.plan) or not found.round.declined
     )
 

@@ -136,8 +136,9 @@ class Closing:
 
     def _training(self, found: Situation, last: Row[Any]) -> bool:
         noised: str | None = None
-        if isinstance(found.plan.privacy, ClientPlan):
-            noised = last.noised_sha256 or self._noise(found, last, found.plan.privacy)
+        central = found.plan.central_privacy
+        if central is not None:
+            noised = last.noised_sha256 or self._noise(found, last, central)
             if noised is None:
                 return False
         made = self._aggregate(found, last, noised)
@@ -347,13 +348,13 @@ def _statement(plan: CreateRun, rounds_done: int) -> dict[str, Any] | None:
         return None
     from truststram_lab.learning.privacy.statements import statement
 
-    made = statement(plan.privacy, rounds_done, tight=rounds_done == plan.rounds)
+    made = statement(plan.privacy, rounds_done, tight=rounds_done == plan.rounds, trust=plan.trust)
     document: dict[str, Any] = json.loads(made.model_dump_json())
     return document
 
 
 def _status(connection: Connection, run_id: str) -> str:
-    query = select(runs.c.status).where(runs.c.id == run_id).with_for_update()
+    query = select(runs.c.status).where(runs.c.id == run_id)
     return str(connection.execute(query).scalar_one())
 
 

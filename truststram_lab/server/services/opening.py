@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from truststram_lab.exceptions import PrivacyBudgetError
 from truststram_lab.schemas.federation import CreateRun, RoundKind
-from truststram_lab.schemas.privacy import ClientPlan, RecordPlan
+from truststram_lab.schemas.privacy import RecordPlan
 from truststram_lab.server.stores import outbox
 from truststram_lab.server.stores.ids import new_id
 from truststram_lab.server.stores.tables import participants, rounds, run_sites, runs, updates
@@ -79,11 +79,11 @@ def open_next(connection: Connection, run: Row[Any], plan: CreateRun, presence: 
         stop_run(connection, run, now, f"insufficient_updates: {reason}")
         return "stopped"
     cohort = _cohort(plan, following, sites, there, declined)
-    if cohort is not None and not cohort and not isinstance(plan.privacy, ClientPlan):
+    if cohort is not None and not cohort and plan.central_privacy is None:
         _wait(connection, run, plan)
         return "waiting"
     _insert(connection, run, plan, round_id, following, last, cohort, now)
-    if following.kind == "training" and isinstance(plan.privacy, ClientPlan):
+    if following.kind == "training" and plan.central_privacy is not None:
         _note_gone(connection, run.id, round_id, plan, there)
     noise = _statistics_noise(plan) if following.kind == "statistics" else None
     if plan.privacy is not None and (following.kind == "training" or noise is not None):
@@ -123,7 +123,8 @@ def roster(connection: Connection, run_id: str, plan: CreateRun) -> list[Row[Any
 
 def hides_cohort(plan: CreateRun) -> bool:
     """Whether who is in a round must not be told: privacy by a secret sample depends on it."""
-    return isinstance(plan.privacy, ClientPlan) and plan.privacy.cohort_rate < 1
+    central = plan.central_privacy
+    return central is not None and central.cohort_rate < 1
 
 
 def stop_run(connection: Connection, run: Row[Any], now: str, reason: str) -> None:
@@ -185,7 +186,7 @@ def _after_evaluation(plan: CreateRun, done: int) -> _Next | None:
 
 def _needed(plan: CreateRun, kind: RoundKind, *, first: bool) -> int:
     quorum = plan.quorum
-    if plan.simulated or (isinstance(plan.privacy, ClientPlan) and not first):
+    if plan.simulated or (plan.central_privacy is not None and not first):
         return 0
     if first:
         return max(quorum.min_available, 1)
@@ -230,11 +231,11 @@ def _cohort(
 ) -> list[str] | None:
     """Ids of those who are asked, in the order of the sum; None is everybody in the plan."""
     ids = [site.principal_id for site in sites]
-    if isinstance(plan.privacy, ClientPlan) and following.kind == "training":
+    if plan.central_privacy is not None and following.kind == "training":
         # numpy is loaded on first use: the platform listens before that
         from truststram_lab.learning.privacy.mechanisms import cohort
 
-        return [ids[place] for place in cohort(len(ids), plan.privacy.cohort_rate)]
+        return [ids[place] for place in cohort(len(ids), plan.central_privacy.cohort_rate)]
     able = [site for site in sites if site.principal_id in there]
     if following.kind == "statistics":
         return [site.principal_id for site in able] if plan.open_roster else None

@@ -114,22 +114,24 @@ def _check_quorum(plan: CreateRun) -> None:
 
 
 def _check_client_privacy(plan: CreateRun, privacy: ClientPlan) -> None:
-    if plan.open_roster or privacy.sites != len(plan.sites):
-        known = "an open roster" if plan.open_roster else f"{len(plan.sites)} sites"
+    sites = len(plan.sites) if plan.hosted is None else plan.hosted.clients
+    if plan.open_roster or privacy.sites != sites:
+        known = "an open roster" if plan.open_roster else f"{sites} sites"
         raise InvalidInputError(
             f"Client-level privacy draws from a fixed roster of {privacy.sites} sites, and the "
             f"plan has {known}; name every site.",
             field="privacy.sites",
         )
-    if plan.strategy.sees_single_updates or isinstance(plan.strategy, Scaffold):
+    strategy = plan.sites_strategy
+    if strategy.sees_single_updates or isinstance(strategy, Scaffold):
         raise InvalidInputError(
-            f"The strategy {plan.strategy.name} uses more than the noised sum of the updates, "
+            f"The strategy {strategy.name} uses more than the noised sum of the updates, "
             "which is all that client-level privacy covers; choose fedavg.",
             field="strategy",
         )
     if plan.filters:
         raise InvalidInputError(
-            "Client-level privacy clips and noises on the platform; leave the filters out.",
+            "Client-level privacy clips every update as a whole; leave the filters out.",
             field="filters",
         )
 

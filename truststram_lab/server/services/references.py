@@ -38,13 +38,8 @@ def of_model(name: str, which: str) -> Reference:
     return Reference(name, version=alias)
 
 
-def find_model(
-    connection: Connection, organisation_id: str, name: str, *, lock: bool = False
-) -> Row[Any]:
+def find_model(connection: Connection, organisation_id: str, name: str) -> Row[Any]:
     """The row of the model of that name or id.
-
-    Args:
-        lock: nobody else changes the model until the transaction ends.
 
     Raises:
         ModelNotFoundError: with the nearest names.
@@ -54,7 +49,7 @@ def find_model(
         models.c.organisation_id == organisation_id,
         or_(models.c.name == name, models.c.id == name),
     )
-    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    row = connection.execute(query).one_or_none()
     if row is not None:
         return row
     asked = Reference.parse(name)

@@ -68,6 +68,13 @@ class RegistryService:
         with reading(self._engine) as connection:
             return self._blobs.find(connection, organisation_id, sha256)
 
+    def first_label(self, organisation_id: str, ref: str) -> str | None:
+        """The label that the model's first version was announced with, while it has none."""
+        with reading(self._engine) as connection:
+            model = find_model(connection, organisation_id, ref)
+            label: str | None = model.first_label
+            return None if latest_version(connection, model.id) else label
+
     def list_models(
         self, organisation_id: str, *, limit: int, cursor: str | None, search: str | None
     ) -> Page[Model]:
@@ -139,7 +146,7 @@ class RegistryService:
         blob = self._checked_weights(organisation_id, request)
         now = timestamp()
         with writing(self._engine) as connection:
-            model = find_model(connection, organisation_id, ref, lock=True)
+            model = find_model(connection, organisation_id, ref)
             row = register_version(connection, model, request, blob.size_bytes, now)
         return _version_view(model.name, row)
 
@@ -173,7 +180,7 @@ class RegistryService:
             ConflictError: it is the label of a version, or there are too many.
         """
         with writing(self._engine) as connection:
-            model = find_model(connection, principal.organisation_id, ref, lock=True)
+            model = find_model(connection, principal.organisation_id, ref)
             asked = of_model(model.name, str(request.version))
             version = find_version(connection, model, asked, self._settings.environment)
             move_alias(connection, principal, model, alias, version.sequence, timestamp())
@@ -182,7 +189,7 @@ class RegistryService:
     def delete_alias(self, principal: Principal, ref: str, alias: str) -> Model:
         """Take an alias of the model away; ModelNotFoundError if it has none of that name."""
         with writing(self._engine) as connection:
-            model = find_model(connection, principal.organisation_id, ref, lock=True)
+            model = find_model(connection, principal.organisation_id, ref)
             delete_alias(connection, principal, model, alias, timestamp())
             return self._views(connection, [model])[0]
 
@@ -233,6 +240,7 @@ class RegistryService:
                 latest_version=counts[row.id].latest if row.id in counts else None,
                 deployed_version=deployed.get(row.id),
                 aliases=aliases.get(row.id, []),
+                type=row.type,
                 created_at=row.created_at,
             )
             for row in rows
@@ -306,6 +314,8 @@ def _insert_model(
             name=request.name,
             description=request.description,
             framework=request.framework,
+            type=request.type,
+            first_label=request.version,
             created_at=now,
         )
         .returning(models)

@@ -10,7 +10,7 @@ from truststram_lab.server.stores.tables import participants, rounds, run_sites,
 
 from .status import ACTIVE
 
-__all__ = ["ADD", "COMPLETE", "LOCKED_ROUND", "OPEN", "PUSHED", "ROUND", "RUN", "TOUCH"]
+__all__ = ["ADD", "COMPLETE", "COUNTED_ROUND", "OPEN", "PUSHED", "ROUND", "RUN", "TOUCH"]
 
 _SITE: BindParameter[Any] = bindparam("site")
 _PUSHED = exists().where(updates.c.round_id == rounds.c.id, updates.c.principal_id == _SITE)
@@ -72,16 +72,15 @@ PUSHED = ROUND.add_columns(
     .scalar_subquery()
     .label("reported")
 )
-# The run's row is what a stop, a push and an aggregation queue for on PostgreSQL. With the
-# number of updates that the round has.
-LOCKED_ROUND = ROUND.add_columns(
+# With the number of updates that the round has.
+COUNTED_ROUND = ROUND.add_columns(
     select(func.count())
     .select_from(_TOLD)
     .where(_TOLD.c.round_id == rounds.c.id)
     .correlate(rounds)
     .scalar_subquery()
     .label("given")
-).with_for_update(of=runs)
+)
 COMPLETE = update(rounds).where(rounds.c.id == bindparam("round")).values(status="aggregating")
 RUN: Select[Any] = select(runs.c.id, runs.c.organisation_id, runs.c.name).where(
     runs.c.id == bindparam("run")

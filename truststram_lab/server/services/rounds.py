@@ -41,7 +41,7 @@ from .layouts import Layouts
 from .opening import hides_cohort
 from .plans import plan_of, terms_of
 from .presence import Presence
-from .round_queries import ADD, COMPLETE, LOCKED_ROUND, OPEN, PUSHED, ROUND, RUN, TOUCH
+from .round_queries import ADD, COMPLETE, COUNTED_ROUND, OPEN, PUSHED, ROUND, RUN, TOUCH
 from .status import ACTIVE, tell
 from .updates import check_update
 
@@ -219,7 +219,7 @@ class RoundsService:
         blob = writer.commit()
         now = timestamp()
         with writing(self._engine) as connection:
-            row = _round(connection, principal, row.id, LOCKED_ROUND)
+            row = _round(connection, principal, row.id, COUNTED_ROUND)
             receipt = _check_open(row, blob.sha256)
             if receipt is not None:
                 return Accepted(receipt, row.run_id, complete=False)
@@ -264,7 +264,7 @@ class RoundsService:
         if not self._is_news(round_id, principal.id):
             return None
         with writing(self._engine) as connection:
-            row = _round(connection, principal, round_id, LOCKED_ROUND)
+            row = _round(connection, principal, round_id, COUNTED_ROUND)
             plan = plan_of(connection, row.run_id)
             now = timestamp()
             if not hides_cohort(plan):

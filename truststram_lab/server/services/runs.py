@@ -226,12 +226,10 @@ def find_run(connection: Connection, organisation_id: str, ref: str) -> Row[Any]
 
 def _find(connection: Connection, organisation_id: str, ref: str) -> Row[Any]:
     row = connection.execute(
-        select(runs)
-        .where(
+        select(runs).where(
             runs.c.organisation_id == organisation_id,
             or_(runs.c.name == ref, runs.c.id == ref),
         )
-        .with_for_update()
     ).one_or_none()
     if row is not None:
         return row

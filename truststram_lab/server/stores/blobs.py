@@ -12,6 +12,7 @@ import mmap
 import os
 import re
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,22 +30,29 @@ __all__ = ["Blob", "BlobStore", "BlobWriter"]
 _SIZE = select(blobs.c.size_bytes).where(
     blobs.c.organisation_id == bindparam("organisation"), blobs.c.sha256 == bindparam("content")
 )
-_ADD = insert(blobs).from_select(
-    ["organisation_id", "sha256", "size_bytes", "created_at"],
-    select(
-        *(
-            cast(bindparam(name), column.type)
-            for name, column in (
-                ("organisation", blobs.c.organisation_id),
-                ("content", blobs.c.sha256),
-                ("size", blobs.c.size_bytes),
-                ("now", blobs.c.created_at),
+_ADD = (
+    insert(blobs)
+    .from_select(
+        ["organisation_id", "sha256", "size_bytes", "created_at"],
+        select(
+            *(
+                cast(bindparam(name), column.type)
+                for name, column in (
+                    ("organisation", blobs.c.organisation_id),
+                    ("content", blobs.c.sha256),
+                    ("size", blobs.c.size_bytes),
+                    ("now", blobs.c.created_at),
+                )
             )
-        )
-    ).where(~_SIZE.exists()),
+        ).where(~_SIZE.exists()),
+    )
+    .execution_options(preserve_rowcount=True)
 )
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+
+#: how long a file that came in parts waits for the rest, in seconds
+_PARTS_KEPT_S = 7 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class BlobStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._incoming = root / "incoming"
+        self._parts = root / "parts"
         self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
         #: (organisation, sha256) and content of the file that ``again`` read last
         self._last: tuple[tuple[str, str], bytes] | None = None
@@ -68,9 +77,26 @@ class BlobStore:
     def sweep(self) -> int:
         """Remove what a killed process left half written; returns how many files."""
         leftovers = [path for path in self._incoming.iterdir() if path.is_file()]
+        # A file that comes in parts may be gone on with for some days.
+        old = time.time() - _PARTS_KEPT_S
+        leftovers += [path for path in self._parts.glob("*/*") if path.stat().st_mtime < old]
         for path in leftovers:
             path.unlink()
         return len(leftovers)
+
+    def part(self, organisation_id: str, sha256: str) -> Path:
+        """Where the first bytes of a file lie that comes in parts."""
+        folder = self._parts / self.path(organisation_id, sha256).parent.parent.name
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder / sha256
+
+    def adopt(self, organisation_id: str, part: Path, size_bytes: int) -> Blob:
+        """Keep a complete, synced part under its name, which is its content's; durable then."""
+        target = self.path(organisation_id, part.name)
+        _make_folders(target)
+        part.replace(target)
+        _sync_folder(target.parent)
+        return Blob(part.name, size_bytes)
 
     def path(self, organisation_id: str, sha256: str) -> Path:
         """Where the content is or would be; both names are checked, not taken on trust."""
@@ -186,10 +212,7 @@ class BlobWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         target = self._store.path(self._organisation_id, self.sha256)
-        for folder in (target.parent.parent, target.parent):
-            if not folder.exists():
-                folder.mkdir(mode=0o700, exist_ok=True)
-                _sync_folder(folder.parent)
+        _make_folders(target)
         self._path.replace(target)
         _sync_folder(target.parent)
         return Blob(self.sha256, self.size_bytes)
@@ -214,6 +237,13 @@ def _mapped(file: BinaryIO, *, whole: bool = False) -> memoryview:
     # All of it at once, where all of it is looked at: page by page costs more than the look.
     flags = mmap.MAP_SHARED | (getattr(mmap, "MAP_POPULATE", 0) if whole else 0)
     return memoryview(mmap.mmap(file.fileno(), 0, flags, mmap.PROT_READ))
+
+
+def _make_folders(target: Path) -> None:
+    for folder in (target.parent.parent, target.parent):
+        if not folder.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
+            _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

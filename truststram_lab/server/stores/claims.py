@@ -25,9 +25,6 @@ __all__ = ["KEPT_S", "Answer", "Claim", "InFlightError"]
 #: how long an answer is kept, in seconds
 KEPT_S = 86_400.0
 
-#: after this many seconds another process's unfinished request counts as interrupted
-_ABANDONED_S = 300.0
-
 
 class InFlightError(Exception):
     """The first request with this key is not answered yet; the sentence for the caller."""
@@ -75,7 +72,7 @@ class Claim:
         connection.execute(delete(keys).where(keys.c.created_at_s < now - KEPT_S))
         found = connection.execute(select(keys).where(self._here)).one_or_none()
         if found is not None:
-            answer = self._look(connection, found, now)
+            answer = self._look(found)
             if answer is not None:
                 return answer
             connection.execute(delete(keys).where(self._here))
@@ -93,9 +90,7 @@ class Claim:
         )
         return None
 
-    def _look(
-        self, connection: Connection, found: Row[tuple[object, ...]], now: float
-    ) -> Answer | None:
+    def _look(self, found: Row[tuple[object, ...]]) -> Answer | None:
         row = found._mapping
         if row["body_sha256"] != self.body_sha256:
             raise InvalidInputError(
@@ -104,11 +99,8 @@ class Claim:
             )
         if row["status"] is not None:
             return Answer(row["status"], row["content_type"], self._open(row["body"]))
-        # One process owns a SQLite file, so another instance's request died with it.
-        alone = connection.dialect.name == "sqlite"
-        if row["instance"] == self.instance or not (
-            alone or now - row["created_at_s"] > _ABANDONED_S
-        ):
+        # One process owns the database, so another instance's request died with it.
+        if row["instance"] == self.instance:
             raise InFlightError(
                 f"The first request with Idempotency-Key {self.key!r} is still in flight; "
                 "send it again in a moment."

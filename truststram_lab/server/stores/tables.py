@@ -110,6 +110,8 @@ models = Table(
     Column("description", Text, nullable=False),
     Column("framework", _NAME, nullable=False),
     Column("created_at", _INSTANT, nullable=False),
+    Column("type", String(16)),
+    Column("first_label", _NAME),
     UniqueConstraint("organisation_id", "name"),
 )
 

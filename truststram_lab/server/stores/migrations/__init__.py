@@ -23,7 +23,7 @@ from truststram_lab.server.stores.tables import metadata
 __all__ = ["REVISIONS", "upgrade"]
 
 #: every revision of the schema, oldest first; the last is what ``tables`` describes
-REVISIONS = ("0001", "0002", "0003", "0007")
+REVISIONS = ("0001", "0002", "0003", "0007", "0008")
 
 #: Alembic's own table
 _VERSION = Table(
