@@ -113,7 +113,11 @@ def build_app(services: Services, hosts: Collection[str], front: Front | None = 
     api = build_api(services)
     doors = OPEN_DOORS | STANDING_DOORS if services.settings.standing else OPEN_DOORS
     layers: ASGIApp = Guard(
-        Bodies(api, services), services.accounts, hosts, scheme=front.scheme, open_doors=doors
+        serving.PredictDoor(Bodies(api, services), services),
+        services.accounts,
+        hosts,
+        scheme=front.scheme,
+        open_doors=doors,
     )
     if front.behind_proxy:
         layers = Forwarded(layers, front.proxies, front.scheme)

@@ -46,6 +46,9 @@ class _Lines(RotatingFileHandler):
 
 def log_to(path: Path) -> None:
     """Send every logger's records to ``path``, which keeps the newest 20 MB in two files."""
+    # No line tells them, and finding them costs as much as the rest of it.
+    logging._srcfile = None  # the way that the HOWTO of logging names
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = _Lines(path, maxBytes=_KEPT_BYTES, backupCount=1, encoding="utf-8")
     handler.setFormatter(JsonLines())
     root = logging.getLogger()

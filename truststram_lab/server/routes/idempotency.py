@@ -6,7 +6,6 @@ A layer under the guard and above the routes, so that no route can forget it.
 from __future__ import annotations
 
 import hashlib
-import re
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,8 +22,6 @@ from truststram_lab.server.stores.claims import Answer, Claim, InFlightError
 from truststram_lab.server.stores.engine import before_commit, writing
 
 __all__ = ["Bodies"]
-
-_PREDICT = re.compile(r"POST /api/v1/endpoints/.+/predict")
 
 #: these say nothing about the change, only about this attempt
 _NOT_KEPT = frozenset({401, 403, 413, 429})
@@ -43,8 +40,8 @@ class Bodies:
             await self._app(scope, receive, send)
             return
         place = f"{scope['method']} {scope['path']}"
-        if STREAMED.fullmatch(place) or _PREDICT.fullmatch(place):
-            await self._app(scope, receive, send)  # content-addressed, or no change at all
+        if STREAMED.fullmatch(place):
+            await self._app(scope, receive, send)  # content-addressed
             return
         body = await _whole(receive)
         if body:

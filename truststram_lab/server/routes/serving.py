@@ -1,27 +1,29 @@
 """Deployments, and the fast path of predictions.
 
-``router`` has the deployments; ``routes`` the raw route, which costs half of what a
-validated one does.
+``router`` has the deployments, ``PredictDoor`` the predictions.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from truststram_lab.schemas.base import Page
 from truststram_lab.schemas.serving import CreateDeployment, Deployment
-from truststram_lab.server.deps import Caller, Platform, caller, services
+from truststram_lab.server.deps import Caller, Platform, Services, caller, services
 from truststram_lab.server.http import PROBLEM_TYPE
+from truststram_lab.server.services.serving import ServingService
 
 from .paging import Cursor, Limit, Search
 
-__all__ = ["router", "routes"]
+__all__ = ["PredictDoor", "router", "routes"]
 
 #: Bodies of up to so many bytes go to a worker whole, longer ones in pieces.
 _WHOLE_BYTES = 2**20
@@ -69,10 +71,37 @@ def _reachable(deployment: Deployment, request: Request) -> Deployment:
     return deployment.model_copy(update={"endpoint_url": f"{base}{deployment.endpoint_url}"})
 
 
+_PREDICT = re.compile(r"/api/v1/endpoints/([^/]+)/predict")
+
+
+class PredictDoor:
+    """Answers predictions before the framework looks at them, which costs as much as they do.
+
+    A layer under the guard: who comes here was let in.
+    """
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._serving = services.serving
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        found = _PREDICT.fullmatch(scope["path"]) if scope["type"] == "http" else None
+        if found is None or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        response = await _predicted(self._serving, request, found[1])
+        await response(scope, receive, send)
+
+
 async def predict(request: Request) -> Response:
     """One prediction a row; ``ref`` is an endpoint's name, ``name:version`` or ``name@alias``."""
-    serving, organisation_id = services(request).serving, caller(request).organisation_id
-    ref, body = request.path_params["ref"], await request.body()
+    return await _predicted(services(request).serving, request, request.path_params["ref"])
+
+
+async def _predicted(serving: ServingService, request: Request, ref: str) -> Response:
+    organisation_id, body = caller(request).organisation_id, await request.body()
     limit = _WHOLE_EXPLAINED_BYTES if b'"explain"' in body else _WHOLE_BYTES
     if len(body) > limit:
         answer = await run_in_threadpool(serving.answer, organisation_id, ref, body)
@@ -84,5 +113,5 @@ async def predict(request: Request) -> Response:
     return Response(answer.body, answer.status, media_type=kind)
 
 
-#: for the application to mount beside ``router``
+#: described for the application; ``PredictDoor`` answers them
 routes = [Route("/api/v1/endpoints/{ref}/predict", predict, methods=["POST"], name="predict")]

@@ -67,7 +67,7 @@ class Member:
         if self.worker is None or self.lost:
             self._renew()
         with self.pool.lock:
-            if self._backend.closing:
+            if self._backend.closing or self._leaves():
                 return None
             found = self.pool.next_batch(self)
             if found is not None:
@@ -86,6 +86,16 @@ class Member:
                 assert self.worker is not None
                 self._backend.tell("worker.ended", pid=self.worker.pid, pool=self.pool.name)
             return None
+
+    def _leaves(self) -> bool:
+        """Whether it has no worker while others of the pool do: these answer what waits."""
+        if self.worker is not None or not self.inbox.empty():
+            return False
+        if not any(other.worker is not None for other in self.pool.members):
+            return False
+        self.pool.members.remove(self)
+        self.pool.calm_until_s = time.monotonic() + pools.SETTLE_S
+        return True
 
     def _renew(self) -> None:
         """Start a worker; in the place of one that died, if it ever answered.

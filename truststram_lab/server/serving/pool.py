@@ -93,7 +93,9 @@ class Pool:
         else:
             self._queue.append(job)
         self.waiting_bytes += job.bytes
-        self.start(self.minimum)
+        # Where a member could not start, it is not tried again with every request.
+        if not self.members or time.monotonic() > self.calm_until_s:
+            self.start(self.minimum)
         self._hand_out()
         self._grow()
 
