@@ -328,7 +328,13 @@ def as_a_former_revision_had_it(url: str, revision: str) -> None:
     engine.dispose()
 
 
-@pytest.mark.parametrize("revision", migrations.REVISIONS[:-1])
+@pytest.mark.parametrize(
+    "revision",
+    [
+        *(pytest.param(each, marks=pytest.mark.long) for each in migrations.REVISIONS[:-2]),
+        migrations.REVISIONS[-2],
+    ],
+)
 def test_a_platform_of_a_former_version_goes_on_with_its_models(
     unstarted: PlatformProcess, revision: str
 ) -> None:
