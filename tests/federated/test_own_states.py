@@ -54,12 +54,13 @@ def test_without_a_path_what_is_written_counts_at_once(memory_bytes: int) -> Non
 
 
 _ROUNDS = """
-import hashlib, json, resource, sys
+import hashlib, json, sys
 import numpy as np
 from pathlib import Path
 from truststram_lab.federated.hosted.client_memory import ClientMemory
 from truststram_lab.federated.hosted.own_states import OwnStates
 from truststram_lab.federated.hosted.rounds import ClientRounds, Rules
+from truststram_lab.learning.device import memory_facts
 from truststram_lab.learning.training import initial_state
 from truststram_lab.learning.virtual import Client, Task, Work, choose
 from truststram_lab.learning.weights import encode
@@ -82,7 +83,7 @@ trainer = choose(Task.from_architecture(network, local), rows, "vectorized", chu
 todo = ClientRounds(Rules(plan, 0, 1, 0.1), np.full(clients, 4), lambda _: None)
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return memory_facts("cpu").peak_bytes
 
 # Whatever training itself takes is taken before anything is counted.
 works = [Work(place, place + 1, start=dict(base), correction=dict(base))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,6 +39,16 @@ def test_memory_is_known_and_plausible() -> None:
     assert facts.peak_bytes is not None
     assert facts.total_bytes is not None
     assert 10 * 2**20 < facts.peak_bytes < facts.total_bytes
+
+
+def test_a_process_started_from_a_larger_one_has_its_own_peak() -> None:
+    large = np.ones(2**26)  # half a gigabyte, resident
+    program = "from truststram_lab.learning.device import memory_facts as facts"
+    program += "; print(facts('cpu').peak_bytes)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < large.nbytes
 
 
 def test_the_platform_can_use_the_arithmetic_without_torch() -> None:
