@@ -169,3 +169,10 @@ def test_client_level_plans_need_no_bounds_and_hide_a_site():
     assert bounds is None
     assert plan.sites == 5
     assert account([plan.use(5)], 1e-3).epsilon <= 8
+
+
+@pytest.mark.parametrize("name", ["dp", "delta", "clip", "dp_limit"])
+@pytest.mark.parametrize("value", ["5", True, [3.0]])
+def test_a_number_of_privacy_that_is_none_is_named(name, value) -> None:
+    with pytest.raises(InvalidInputError, match=f"^{name} is .*, which is no number; write"):
+        Options(**{name: value})

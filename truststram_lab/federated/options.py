@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal
 
 from truststram_lab.exceptions import InvalidInputError, nearest
@@ -20,6 +21,8 @@ from .record_privacy import EPSILON, PrivacyWish, record_terms
 
 __all__ = ["Options", "filters_of", "unit_of"]
 
+_EXAMPLES = {"dp": "3.0", "delta": "1e-5", "clip": "1.0", "dp_limit": "10.0"}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -30,6 +33,9 @@ class Options:
         unit: who is hidden: "record", one row of a site, or "client", a whole site.
         bounds: numeric column -> (least, greatest possible value); the demo data have theirs.
         dp_limit: the most that may ever be spent on this data; None leaves it as it is.
+
+    Raises:
+        InvalidInputError: one of the numbers is none.
     """
 
     strategy: AnyStrategy = field(default_factory=FedAvg)
@@ -40,6 +46,16 @@ class Options:
     unit: Literal["record", "client"] = "record"
     bounds: Mapping[str, Any] | None = None
     dp_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("dp", "delta", "clip", "dp_limit"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+                raise InvalidInputError(
+                    f"{name} is {value!r}, which is no number; write for example {name}="
+                    f"{_EXAMPLES[name]}.",
+                    field=name,
+                )
 
     @property
     def clips_rows(self) -> bool:

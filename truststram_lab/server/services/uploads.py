@@ -139,7 +139,7 @@ def _length(part: Path) -> int:
 def _write(part: Path, there: int, body: bytes) -> None:
     try:
         handle = os.open(part, os.O_WRONLY | os.O_CREAT, 0o600)
-        with os.fdopen(handle, "r+b", closefd=True) as file:
+        with os.fdopen(handle, "wb") as file:
             file.seek(there)
             file.write(body)
             file.flush()
