@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -17,6 +16,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from machines import on_disk
 from platform_process import ARCHITECTURE, SIGNATURE, initial_state
 from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import IntegrityError
@@ -207,14 +207,7 @@ class Aliases(RuleBasedStateMachine):
 def test_aliases_are_a_dictionary_from_names_to_versions_of_their_own_model() -> None:
     run_state_machine_as_test(
         Aliases,
-        settings=settings(
-            max_examples=10,
-            stateful_step_count=20,
-            deadline=None,
-            # every example is a database on disk: making a failure smaller would take minutes
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        ),
+        settings=on_disk(10, 20),
     )
 
 

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -19,6 +18,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from machines import on_disk
 from platform_process import PlatformProcess, Run, ok, refused
 
 from truststram_lab.exceptions import AuthenticationError, InvalidInputError
@@ -160,14 +160,7 @@ class Family(RuleBasedStateMachine):
 def test_a_family_is_a_list_of_tokens_of_which_only_the_last_serves() -> None:
     run_state_machine_as_test(
         Family,
-        settings=settings(
-            max_examples=15,
-            stateful_step_count=12,
-            deadline=None,
-            # every example is a database on disk: making a failure smaller would take minutes
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        ),
+        settings=on_disk(15, 12),
     )
 
 
