@@ -13,7 +13,7 @@ from keyring.backend import KeyringBackend
 
 
 class Keyring(KeyringBackend):
-    priority = 20  # type: ignore[assignment]
+    priority = 20
 
     @contextmanager
     def _file(self) -> Iterator[dict[str, str]]:

@@ -40,6 +40,7 @@ async def asynchronous(client: AsyncTrustStramClient) -> None:
 
 
 def wrong(client: TrustStramClient) -> None:
+    """Calls that must be refused: where one is not, mypy calls its ignore unused, an error."""
     client.models.get()  # type: ignore[call-arg]  # a name is needed
     client.models.get("a", unknown=1)  # type: ignore[call-arg]  # no such option
     client.models.set_alias("a", 5)  # type: ignore[arg-type]  # an alias is a word

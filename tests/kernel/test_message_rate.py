@@ -82,7 +82,7 @@ def test_a_training_that_reports_a_thousand_times_a_second_sends_ten_messages(
     assert reports > 500 * seconds
     times = shown(notebook.messages[before:])
     assert most_in_a_second(times) <= MOST_IN_A_SECOND
-    # Few is not none: it moves, and its end is the last report.
+    # Few is not none: about twice a second is promised, and its end is the last report.
     assert len(times) >= 2 * seconds
     assert cell.text.startswith(f"report {reports}")
 

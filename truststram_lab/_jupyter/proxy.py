@@ -235,7 +235,8 @@ class ProxyHandler(APIHandler):
         self._upstream = upstream
         self._received = asyncio.Event()
 
-    async def prepare(self) -> None:  # type: ignore[override]  # Tornado awaits it; its stub does not
+    # As in Jupyter's APIHandler: the parameter of JupyterHandler's is for pages, not for an API.
+    async def prepare(self) -> None:  # type: ignore[override]
         """Admit the request, and ask the platform while the body still comes in."""
         await super().prepare()
         if self.request.method == "OPTIONS":

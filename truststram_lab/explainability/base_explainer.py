@@ -71,7 +71,8 @@ class BaseExplainer:
             found = written(self, *args, **named)
             return NoExplanation(type(self).__name__) if found is None else found
 
-        cls.explain = explain  # type: ignore[method-assign]  # the subclass's own, wrapped
+        # mypy takes an assignment to a method for a slip; here the subclass's own gets its wrapper.
+        cls.explain = explain  # type: ignore[method-assign]
 
     def explain(self, data: Any, method: str = "gradient") -> Any:
         """What each column adds, by ``gradient`` or ``permutation``."""

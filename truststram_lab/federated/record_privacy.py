@@ -18,7 +18,7 @@ from truststram_lab.learning.privacy.planner import plan as planned
 from truststram_lab.learning.statistics import empty_moments
 from truststram_lab.learning.training import steps_of
 from truststram_lab.learning.weights import State
-from truststram_lab.schemas.federation import LocalTraining
+from truststram_lab.schemas.federation import CreateRun, LocalTraining
 from truststram_lab.schemas.participation import ConfigValue
 from truststram_lab.schemas.privacy import GaussianUse, PrivacyPlan, RecordPlan, Unit
 from truststram_lab.schemas.tables import Signature
@@ -43,6 +43,7 @@ __all__ = [
     "private_moments",
     "record_terms",
     "site_plan",
+    "statistics_terms",
 ]
 
 #: Noised means are worth their epsilon where the noise on the federation's mean is at most this
@@ -309,6 +310,24 @@ def site_plan(plan: RecordPlan, rows: int) -> RecordPlan:
     Chance and steps are the plan's, so the site spends what the plan says.
     """
     return plan.model_copy(update={"batch_size": plan.sample_rate * rows})
+
+
+def statistics_terms(plan: CreateRun, bounds: Bounds | None) -> tuple[Bounds, float | None]:
+    """Of what a private run makes its means and variances: bounds, and the noise's multiplier.
+
+    Without a multiplier the bounds alone scale the inputs.
+
+    Raises:
+        InvalidInputError: only the kernel that began the run knew the bounds.
+    """
+    if bounds is None:
+        raise InvalidInputError(
+            f"The run of {plan.model} makes its means and variances of bounds that the kernel "
+            "which began it knew; start a new run.",
+            field="bounds",
+        )
+    noise = plan.config.get(STATISTICS_NOISE)
+    return bounds, None if noise is None else float(noise)
 
 
 def private_moments(

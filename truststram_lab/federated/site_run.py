@@ -18,7 +18,7 @@ from truststram_lab.exceptions import (
 from truststram_lab.learning.training import Stopped
 from truststram_lab.learning.weights import State
 from truststram_lab.render import Card, site_card
-from truststram_lab.schemas.federation import Assignment, RoundKind
+from truststram_lab.schemas.federation import Assignment
 from truststram_lab.schemas.personal import AnyPersonal
 from truststram_lab.schemas.sites import SiteEvent, SiteScore, SiteStatus, SiteView
 
@@ -343,10 +343,13 @@ class SiteRun:
             # Before the first byte leaves; what is stored leaves as it is, after any crash.
             self._spending.release(event.round_id)
             self._note(spent=self._spending.all_spent())
-        kind: RoundKind = event.kind  # type: ignore[assignment]  # the platform's own word
         with self._lock:
             told = SiteEvent(
-                kind=kind, number=event.number, state=event.state, detail=event.detail, at=event.at
+                kind=event.kind,
+                number=event.number,
+                state=event.state,
+                detail=event.detail,
+                at=event.at,
             )
             changes: dict[str, Any] = {"events": [*self._view.events, told][-_EVENTS_SHOWN:]}
             changes["progress"] = None

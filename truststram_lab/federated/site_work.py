@@ -31,9 +31,8 @@ from truststram_lab.schemas.tables import Statistics
 from .bounds import Bounds
 from .participation.leaving import leave
 from .participation.ports import Made
-from .participation.terms import STATISTICS_NOISE
 from .preparation import Prepared, SiteData, network_of
-from .record_privacy import local_steps, private_moments, site_plan
+from .record_privacy import local_steps, private_moments, site_plan, statistics_terms
 
 __all__ = ["TableWork", "check_together", "model_and_control", "remembers"]
 
@@ -154,18 +153,12 @@ class TableWork:
     def _statistics(self) -> State:
         if not isinstance(self._plan.privacy, RecordPlan):
             return local_moments(self._data.frame, self._signature)
-        if self._bounds is None:
-            raise InvalidInputError(
-                f"The run of {self._plan.model} makes its means and variances of bounds that the "
-                "kernel which began it knew; start a new run.",
-                field="bounds",
-            )
-        noise = self._plan.config.get(STATISTICS_NOISE)
+        bounds, noise = statistics_terms(self._plan, self._bounds)
         return private_moments(
             self._data.frame,
             self._signature,
-            self._bounds,
-            None if noise is None else float(noise),
+            bounds,
+            noise,
         )
 
     def _rows(self, statistics: Statistics | None) -> np.ndarray:

@@ -108,11 +108,13 @@ class _Login(VerbCall):
 
 def _ask(prompt: str) -> str | None:
     """What a person types, unseen; None where nobody can be asked."""
+    from IPython.core.error import StdinNotImplementedError
+
     in_kernel = "ipykernel" in sys.modules
     if not in_kernel and not (sys.stdin and sys.stdin.isatty()):
         return None
     try:
         return getpass.getpass(prompt).strip() or None
-    except (EOFError, NotImplementedError):
+    except (EOFError, StdinNotImplementedError):
         # ipykernel says so when the front end has no prompt, as when notebooks run unattended.
         return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from truststram_lab.exceptions import InvalidInputError, NotFoundError, nearest
+from truststram_lab.widgets.kernel import shell as the_shell
 
 from .command import VerbCall
 from .namespace import Scope, Variable
@@ -32,7 +33,7 @@ class CellCall(VerbCall):
 
     def run(self) -> Any:
         """Run the cell, then call the verb with its function."""
-        shell = _shell()
+        shell = the_shell()
         # Cached as any cell, so that tracebacks and getsource have its lines.
         name = shell.compile.cache(self.cell)
         exec(compile(self.cell, name, "exec"), shell.user_ns)  # noqa: S102 - the user's own cell
@@ -101,7 +102,7 @@ def function_named(word: str, scope: Scope) -> Variable:
 
 def user_functions() -> list[str]:
     """Names of the functions that the user has defined or imported."""
-    shell = _shell()
+    shell = the_shell()
     return [
         name
         for name, value in shell.user_ns.items()
@@ -113,9 +114,3 @@ def user_functions() -> list[str]:
 
 def _list(names: list[str]) -> str:
     return ", ".join(names[:5]) if names else "none"
-
-
-def _shell() -> Any:
-    from IPython.core.getipython import get_ipython
-
-    return get_ipython()  # type: ignore[no-untyped-call]  # IPython tells no types

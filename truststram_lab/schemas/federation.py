@@ -143,8 +143,9 @@ class CreateRun(Request):
     def central_privacy(self) -> ClientPlan | None:
         """The client-level plan whose cohort and noise are the platform's to draw; a host draws
         them itself."""
-        central = isinstance(self.privacy, ClientPlan) and self.hosted is None
-        return self.privacy if central else None  # type: ignore[return-value]
+        if self.hosted is None and isinstance(self.privacy, ClientPlan):
+            return self.privacy
+        return None
 
     @property
     def trust(self) -> Trust | None:

@@ -14,9 +14,10 @@ returns an awaitable of one. The description is the same object.
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
 from pydantic import BaseModel, ValidationError
 
@@ -93,15 +94,17 @@ class Resource(Generic[D]):
         self._driver: D = driver
 
 
-class call(Generic[P, T]):  # noqa: N801 - used as a decorator
-    """Turns a method that describes a call into one that makes it."""
+class _Declared(ABC, Generic[P, T]):
+    """A method's declaration, bound to the sync or the async driver of its resource."""
 
-    def __init__(self, describe: Callable[Concatenate[Any, P], Call[T]]) -> None:
+    def __init__(self, describe: Callable[Concatenate[Any, P], Any]) -> None:
         self.describe = describe
-        functools.update_wrapper(self, describe)  # type: ignore[arg-type]  # declared for functions only; it sets attributes of any object
+        # Typed for functions, and good for any object: it only sets attributes.
+        wrapper: Any = self
+        functools.update_wrapper(wrapper, describe)
 
     @overload
-    def __get__(self, resource: None, owner: type) -> call[P, T]: ...
+    def __get__(self, resource: None, owner: type) -> Self: ...
     @overload
     def __get__(self, resource: Resource[SyncDriver], owner: type) -> Callable[P, T]: ...
     @overload
@@ -109,9 +112,20 @@ class call(Generic[P, T]):  # noqa: N801 - used as a decorator
         self, resource: Resource[AsyncDriver], owner: type
     ) -> Callable[P, Awaitable[T]]: ...
     def __get__(self, resource: Any, owner: type) -> Any:
-        if resource is None:
-            return self
-        driver = resource._driver
+        return self if resource is None else self._bound(resource, resource._driver)
+
+    @abstractmethod
+    def _bound(self, resource: Any, driver: Any) -> Any:
+        """The method that makes the calls."""
+
+
+class call(_Declared[P, T]):  # noqa: N801 - used as a decorator
+    """Turns a method that describes a call into one that makes it."""
+
+    def __init__(self, describe: Callable[Concatenate[Any, P], Call[T]]) -> None:
+        super().__init__(describe)
+
+    def _bound(self, resource: Any, driver: Any) -> Any:
         send = driver.asend if hasattr(driver, "asend") else driver.send
 
         @functools.wraps(self.describe)
@@ -129,28 +143,16 @@ class call(Generic[P, T]):  # noqa: N801 - used as a decorator
 Steps = Generator[Call[Any], Any, T]
 
 
-class steps(Generic[P, T]):  # noqa: N801 - used as a decorator
+class steps(_Declared[P, T]):  # noqa: N801 - used as a decorator
     """Turns a method that describes several calls, one after the other, into one that makes them.
 
     A call's error is raised where the method yielded the call.
     """
 
     def __init__(self, describe: Callable[Concatenate[Any, P], Steps[T]]) -> None:
-        self.describe = describe
-        functools.update_wrapper(self, describe)  # type: ignore[arg-type]  # as for ``call``
+        super().__init__(describe)
 
-    @overload
-    def __get__(self, resource: None, owner: type) -> steps[P, T]: ...
-    @overload
-    def __get__(self, resource: Resource[SyncDriver], owner: type) -> Callable[P, T]: ...
-    @overload
-    def __get__(
-        self, resource: Resource[AsyncDriver], owner: type
-    ) -> Callable[P, Awaitable[T]]: ...
-    def __get__(self, resource: Any, owner: type) -> Any:
-        if resource is None:
-            return self
-        driver = resource._driver
+    def _bound(self, resource: Any, driver: Any) -> Any:
         if hasattr(driver, "asend"):
 
             @functools.wraps(self.describe)

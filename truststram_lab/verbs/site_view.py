@@ -12,7 +12,7 @@ from typing import Any
 from truststram_lab.federated.open_run import OpenRun
 from truststram_lab.federated.site_run import SiteRun
 from truststram_lab.widgets import view_of
-from truststram_lab.widgets.kernel import attended, execution_count, in_kernel, publish
+from truststram_lab.widgets.kernel import attended, execution_count, in_kernel, publish, shell
 from truststram_lab.widgets.live import LiveView, View
 
 from .participant_results import Invitations
@@ -129,9 +129,7 @@ def _show_tokens(found: Invitations) -> None:
     if not (in_kernel() and attended()):
         publish(found.card().bundle())
         return
-    from IPython.core.getipython import get_ipython
-
-    events = get_ipython().events  # type: ignore[no-untyped-call]  # IPython tells no types
+    events = shell().events
     display_id = f"truststram-{uuid.uuid4().hex}"
     publish(found.card().bundle(), display_id)
 

@@ -14,6 +14,7 @@ __all__ = [
     "execution_count",
     "in_kernel",
     "publish",
+    "shell",
 ]
 
 #: A cell's id in a notebook file (nbformat 4.5). Some editors send the address of the file on
@@ -23,7 +24,7 @@ _CELL_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 def in_kernel() -> bool:
     """Whether a Jupyter kernel shows what we publish."""
-    return getattr(_shell(), "kernel", None) is not None
+    return getattr(shell(), "kernel", None) is not None
 
 
 def attended() -> bool:
@@ -45,13 +46,13 @@ def current_cell() -> str | None:
 def current_number() -> int | None:
     """The number in front of the cell that runs now; None where there is no history."""
     # Not the execution count: newer releases of IPython raise it before the cell's code runs.
-    history = getattr(getattr(_shell(), "history_manager", None), "input_hist_raw", None)
+    history = getattr(getattr(shell(), "history_manager", None), "input_hist_raw", None)
     return len(history) - 1 if history and len(history) > 1 else None
 
 
 def execution_count() -> int | None:
     """The same number for as long as one cell runs; None outside IPython."""
-    return getattr(_shell(), "execution_count", None)
+    return getattr(shell(), "execution_count", None)
 
 
 def publish(
@@ -67,17 +68,18 @@ def publish(
         metadata: of the output; saved with it until the next update replaces it.
     """
     transient = {} if display_id is None else {"display_id": display_id}
-    _shell().display_pub.publish(
+    shell().display_pub.publish(
         data=dict(bundle), metadata=dict(metadata or {}), transient=transient, update=update
     )
 
 
 def _request() -> dict[str, Any]:
-    request: dict[str, Any] = _shell().kernel.get_parent()
+    request: dict[str, Any] = shell().kernel.get_parent()
     return request
 
 
-def _shell() -> Any:
+def shell() -> Any:
+    """IPython's shell; None outside of it."""
     # Without IPython loaded there is no shell, and nothing to load it for.
     ipython = sys.modules.get("IPython")
     return None if ipython is None else ipython.get_ipython()

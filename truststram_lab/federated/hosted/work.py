@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.federated.bounds import Bounds
 from truststram_lab.federated.participation.ports import Made
-from truststram_lab.federated.participation.terms import STATISTICS_NOISE
 from truststram_lab.federated.preparation import Prepared, network_of
-from truststram_lab.federated.record_privacy import private_moments
+from truststram_lab.federated.record_privacy import private_moments, statistics_terms
 from truststram_lab.learning import weights
 from truststram_lab.learning.statistics import joined_moments, local_moments
 from truststram_lab.learning.virtual import Trainer
@@ -124,21 +122,14 @@ class HostWork:
         if not isinstance(self._plan.privacy, RecordPlan):
             # The sums over all clients' rows are the sums of the clients' own.
             return local_moments(self._prepared.table, self._prepared.signature)
-        if self._bounds is None:
-            raise InvalidInputError(
-                f"The run of {self._plan.model} makes its means and variances of bounds that the "
-                "kernel which began it knew; start a new run.",
-                field="bounds",
-            )
-        noise = self._plan.config.get(STATISTICS_NOISE)
-        multiplier = None if noise is None else float(noise)
+        bounds, multiplier = statistics_terms(self._plan, self._bounds)
         # Each client draws noise of its own, as a real site does; the host adds what they send.
         return joined_moments(
             [
                 private_moments(
                     self._prepared.table.iloc[part],
                     self._prepared.signature,
-                    self._bounds,
+                    bounds,
                     multiplier,
                 )
                 for part in self._prepared.parts.values()

@@ -27,6 +27,7 @@ from typing import Any, Self
 
 from truststram_lab import config
 from truststram_lab.exceptions import ConfigurationError, ConflictError
+from truststram_lab.schemas.federation import RoundKind
 
 from .files import folder_name, private_folder, remove, sync_folder, write_whole
 
@@ -59,7 +60,7 @@ class Parcel:
     round_id: str
     run_id: str
     run: str
-    kind: str
+    kind: RoundKind
     number: int
     body: bytes = field(repr=False)
     state: Mapping[str, bytes | None] = field(default_factory=dict, repr=False)

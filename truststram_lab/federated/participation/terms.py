@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from truststram_lab.schemas.federation import Assignment, LocalTraining, RoundPlan
+from truststram_lab.schemas.federation import Assignment, LocalTraining, RoundKind, RoundPlan
 from truststram_lab.schemas.filters import Filter
 from truststram_lab.schemas.participation import ConfigValue
 from truststram_lab.schemas.privacy import PrivacyPlan
@@ -34,7 +34,7 @@ class Terms:
     round_id: str
     run_id: str
     run: str
-    kind: str
+    kind: RoundKind
     number: int
     rounds: int
     seed: int

@@ -18,7 +18,7 @@ from truststram_lab.exceptions import (
     TrustStramException,
 )
 from truststram_lab.learning.training import Stopped
-from truststram_lab.schemas.federation import Assignment, RoundPlan, UpdateReceipt
+from truststram_lab.schemas.federation import Assignment, RoundKind, RoundPlan, UpdateReceipt
 from truststram_lab.schemas.participation import ParticipationState, ParticipationUpdate
 
 from . import machine as steps
@@ -55,7 +55,7 @@ class ParticipationEvent:
     """A participation reached a state; ``at`` is in seconds since the epoch."""
 
     run: str
-    kind: str
+    kind: RoundKind
     number: int
     round_id: str
     state: ParticipationState
@@ -102,7 +102,7 @@ class Worker:
         self._error: BaseException | None = None
         self._terms: dict[str, Terms] = {}
         self._plans: dict[str, RoundPlan] = {}
-        self._about: dict[str, tuple[str, str, int]] = {}
+        self._about: dict[str, tuple[str, RoundKind, int]] = {}
         self._tells = True
         self._told_at = 0.0
         #: why the last state could not be told to the platform, if it could not
@@ -291,13 +291,12 @@ class Worker:
             self._about.pop(next(iter(self._about)))
 
     def _tell(self, told: steps.Tell) -> None:
-        run, kind, number = self._about.get(told.round_id, ("", "", 0))
-        event = ParticipationEvent(
-            run, kind, number, told.round_id, told.state, told.detail, time.time()
-        )
-        self._events.append(event)
-        if self._on_state is not None:
-            self._on_state(event)
+        about = self._about.get(told.round_id)
+        if about is not None:  # else a round of a thousand rounds ago
+            event = ParticipationEvent(*about, told.round_id, told.state, told.detail, time.time())
+            self._events.append(event)
+            if self._on_state is not None:
+                self._on_state(event)
         if not self._tells or told.state not in _TOLD or self._stop.is_set():
             return
         now = time.monotonic()

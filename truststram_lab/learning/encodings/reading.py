@@ -24,7 +24,9 @@ _SPARSE = {"count", "gap_width", "gap_unary"}
 _LEVELS = {"bits", "scale", "lowest", "level_width", "level_unary"}
 
 
-def decode(body: bytes, like: Mapping[str, np.ndarray]) -> tuple[State, dict[str, str]]:
+def decode(
+    body: bytes | memoryview, like: Mapping[str, np.ndarray]
+) -> tuple[State, dict[str, str]]:
     """The arrays of an update, in the order of ``like``, and its metadata.
 
     Args:
@@ -44,7 +46,7 @@ def decode(body: bytes, like: Mapping[str, np.ndarray]) -> tuple[State, dict[str
 
 
 def unpack(
-    body: bytes, like: Mapping[str, np.ndarray]
+    body: bytes | memoryview, like: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray | Compact], dict[str, str]]:
     """As ``decode``, but sparse and quantised arrays stay small; the checks are the same."""
     whole, metadata = weights.decode(body)

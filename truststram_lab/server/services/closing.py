@@ -281,7 +281,7 @@ class Closing:
         if like is None:
             return self._file(found.run.organisation_id, row.sha256)
         content = self._blobs.map(found.run.organisation_id, row.sha256)
-        return encodings.decode(content, like)[0]  # type: ignore[arg-type]  # reads like bytes
+        return encodings.decode(content, like)[0]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,13 @@ __all__ = ["Deployments", "Serving", "record_deployment"]
 _WORKING = ("ready", "starting")
 
 
+#: joins a revision to the version that it serves
+_ITS_VERSION = and_(
+    model_versions.c.model_id == revisions.c.model_id,
+    model_versions.c.sequence == revisions.c.version_sequence,
+)
+
+
 class Deployments:
     """Reads the endpoints of an organisation.
 
@@ -150,10 +157,7 @@ class Deployments:
             .join(models, models.c.id == revisions.c.model_id)
             .join(
                 model_versions,
-                and_(
-                    model_versions.c.model_id == revisions.c.model_id,
-                    model_versions.c.sequence == revisions.c.version_sequence,
-                ),
+                _ITS_VERSION,
             )
             .where(model_versions.c.id == version_id, revisions.c.runtime.is_not(None))
             .order_by(revisions.c.created_at.desc())
@@ -319,10 +323,7 @@ def _newest_revisions(connection: Connection, endpoint_ids: Sequence[str]) -> di
         .join(models, models.c.id == revisions.c.model_id)
         .join(
             model_versions,
-            and_(
-                model_versions.c.model_id == revisions.c.model_id,
-                model_versions.c.sequence == revisions.c.version_sequence,
-            ),
+            _ITS_VERSION,
         )
     )
     return {row.endpoint_id: row for row in connection.execute(query)}

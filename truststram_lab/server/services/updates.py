@@ -92,7 +92,7 @@ def _training(
             f"The update has {len(content)} bytes, and one of this model has at most {most}; send "
             "the model's own arrays."
         )
-    parts, metadata = encodings.unpack(content, expected)  # type: ignore[arg-type]  # as bytes
+    parts, metadata = encodings.unpack(content, expected)
     metrics = read_metrics(metadata.get("metrics", "{}"))
     samples = _sample_count(metadata.get("sample_count"), reported)
     # A host's update is the mean of updates that were validated one by one, and then a step.
@@ -235,7 +235,7 @@ def stored_updates(
 
     def read(organisation_id: str, sha256: str) -> State:
         content = blobs.map(organisation_id, sha256)
-        return encodings.decode(content, expected)[0]  # type: ignore[arg-type]  # as bytes
+        return encodings.decode(content, expected)[0]
 
     readers = [partial(read, *file) for file in files]
     if not strategy.sees_single_updates:
