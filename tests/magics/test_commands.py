@@ -15,6 +15,13 @@ from truststram_lab.exceptions import (
 from truststram_lab.magics import COMMANDS
 
 LINES = {
+    "%ts_deploy icu@champion --min-instances 2 --max-instances 4": (
+        "deploy",
+        ("icu@champion",),
+        {"min_instances": 2, "max_instances": 4},
+    ),
+    "%ts_deployments": ("deployments", (), {}),
+    "%ts_deployments icu watch": ("deployments", ("icu", "watch"), {}),
     "%ts": ("where", (), {}),
     "%ts doctor": ("doctor", (), {}),
     "%ts_login --sandbox": ("login", (), {"sandbox": True}),
@@ -225,7 +232,7 @@ def test_every_command_explains_itself_with_examples_that_parse(session, name, c
         ),
         (
             "%ts_models icu aliased champion",
-            "'aliased' is none of alias, unalias; did you mean alias?",
+            "'aliased' is none of alias, unalias, watch; did you mean alias?",
         ),
         ("%ts_models -o 1st", "-o takes a variable's name, not '1st'."),
         ("%ts_models -o class", "-o takes a variable's name, not 'class'."),

@@ -31,7 +31,10 @@ from truststram_lab.schemas.serving import (
     Contribution,
     Deployment,
     Explanation,
+    Latency,
     Prediction,
+    PredictionRecord,
+    Traffic,
 )
 from truststram_lab.schemas.tables import Column, ColumnStatistics, Signature, Statistics
 
@@ -290,6 +293,36 @@ def deployment(**changes: Any) -> Deployment:
         "updated_at": THEN,
     }
     return Deployment(**{**values, **changes})
+
+
+def traffic(**changes: Any) -> Traffic:
+    values: dict[str, Any] = {
+        "name": "breast-cancer",
+        "seconds": 3600,
+        "requests": 1234,
+        "failed": 3,
+        "rows": 98_765,
+        "latency_ms": Latency(p50=2.5, p95=11.0, p99=40.0),
+        "per_minute": [*range(60)],
+    }
+    if changes.get("requests") == 0:
+        values |= {"failed": 0, "rows": 0, "latency_ms": None, "per_minute": [0] * 60}
+    return Traffic(**{**values, **changes})
+
+
+def prediction_record(**changes: Any) -> PredictionRecord:
+    values: dict[str, Any] = {
+        "id": "pred_0193",
+        "created_at": THEN,
+        "name": "breast-cancer",
+        "model": "breast-cancer",
+        "version": 2,
+        "caller": "member:ada",
+        "status": 200,
+        "rows": 12,
+        "latency_ms": 3.25,
+    }
+    return PredictionRecord(**{**values, **changes})
 
 
 def identity(**changes: Any) -> Identity:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from truststram_lab import render
+from truststram_lab.config import KNOWN, Decided
 from truststram_lab.render.bars import NEGATIVE, POSITIVE
 from truststram_lab.render.text import WIDTH, width_of
 from truststram_lab.schemas.departures import Departure, SentArray
@@ -76,10 +77,24 @@ def cards_about(name: str) -> dict[str, render.Card]:
         "deployments": render.deployments_card(
             [ex.deployment(name=name, model=name, reference=name)]
         ),
+        "deployment": render.deployment_card(
+            ex.deployment(name=name, model=name, reference=name, runtime_reason=name),
+            ex.traffic(name=name),
+            [ex.prediction_record(name=name, model=name, caller=name)] * 30,
+            said=name,
+        ),
+        "prediction log": render.prediction_log_card(
+            [ex.prediction_record(name=name, model=name, caller=name)], name=name
+        ),
         "identity": render.identity_card(
             ex.identity(name=name, organisation=name, environment="team"), url=name, notices=[name]
         ),
-        "where": render.where_card(ex.identity(), facts={name: name}, next_steps=[(name, name)]),
+        "where": render.where_card(
+            ex.identity(),
+            facts={name: name},
+            next_steps=[(name, name)],
+            settings=[Decided(KNOWN[0], name, name, ignored=name)],
+        ),
         "sandbox": render.sandbox_card(running=True, facts={name: name}),
         "doctor": render.doctor_card({name: {name: name}, "nothing": {}}),
         "notice": render.notice_card(name),
@@ -96,6 +111,8 @@ CARDS = {
     "no models": render.models_card([]),
     "no runs": render.runs_card([]),
     "no deployments": render.deployments_card([]),
+    "unasked deployment": render.deployment_card(ex.deployment(), ex.traffic(requests=0)),
+    "empty log": render.prediction_log_card([]),
     "no predictions": render.prediction_card([]),
     "many aliases": render.model_card(
         ex.model(aliases=[ex.alias(f"{number:03}".ljust(100, "x"), 3) for number in range(100)]),

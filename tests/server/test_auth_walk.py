@@ -64,7 +64,7 @@ def _walk(router: object) -> Iterator[tuple[str, str]]:
 
 
 def _ask(client: httpx.Client, method: str, path: str) -> httpx.Response:
-    for name in ("ref", "name", "which", "sha256", "round_id"):
+    for name in ("ref", "name", "which", "sha256", "round_id", "id"):
         path = path.replace(f"{{{name}}}", "0" * 64)
     assert "{" not in path
     return client.request(method, path)

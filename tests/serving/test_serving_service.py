@@ -9,18 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from served_estimators import rows_of_table, signature_of, trained
+from served_estimators import rows_of_table, trained
 from served_models import (
     BINARY,
     MANY,
-    architecture_of,
     in_process,
     rows_of,
-    statistics_of,
     version_of,
-    weights_of,
 )
-from sqlalchemy import insert, select
+from serving_world import World
+from sqlalchemy import select
 
 from truststram_lab.exceptions import (
     InsufficientResourcesError,
@@ -29,81 +27,11 @@ from truststram_lab.exceptions import (
     NotFoundError,
     PlatformError,
 )
-from truststram_lab.schemas.registry import CreateModel, CreateVersion
-from truststram_lab.schemas.serving import CreateDeployment, PredictRequest, ScalingConfig
+from truststram_lab.schemas.registry import CreateModel
+from truststram_lab.schemas.serving import ScalingConfig
 from truststram_lab.server.services import serving as serving_module
-from truststram_lab.server.services.registry import RegistryService
-from truststram_lab.server.services.serving import ServingService
-from truststram_lab.server.settings import Settings
-from truststram_lab.server.stores.blobs import BlobStore
-from truststram_lab.server.stores.engine import open_engine, reading, writing
-from truststram_lab.server.stores.ids import new_id, timestamp
-from truststram_lab.server.stores.tables import events, metadata, organisations, revisions
-
-
-class World:
-    """A database, a blob store, and two organisations."""
-
-    def __init__(self, home):
-        self.settings = Settings(home=home)
-        self.engine = open_engine(self.settings.url)
-        metadata.create_all(self.engine)
-        self.blobs = BlobStore(self.settings.blobs)
-        self.registry = RegistryService(self.engine, self.blobs, self.settings)
-        self.serving = ServingService(self.engine, self.blobs, self.settings)
-        self.org, self.other = new_id("org"), new_id("org")
-        with writing(self.engine) as connection:
-            for i, organisation in enumerate((self.org, self.other)):
-                connection.execute(
-                    insert(organisations).values(
-                        id=organisation, name=f"org {i}", created_at=timestamp()
-                    )
-                )
-
-    def register(self, name, *, signature=BINARY, seed=0, organisation=None):
-        organisation = organisation or self.org
-        architecture = architecture_of(signature)
-        with self.blobs.writer(organisation) as writer:
-            writer.write(weights_of(architecture, seed))
-            sha256 = writer.sha256
-            self.registry.keep(organisation, writer, sha256)
-        try:
-            self.registry.get_model(organisation, name)
-        except ModelNotFoundError:
-            self.registry.create_model(organisation, CreateModel(name=name))
-        return self.registry.create_version(
-            organisation,
-            name,
-            CreateVersion(
-                weights_sha256=sha256,
-                architecture=architecture,
-                signature=signature,
-                statistics=statistics_of(signature),
-            ),
-        )
-
-    def register_estimator(self, name, model):
-        with self.blobs.writer(self.org) as writer:
-            writer.write(model.to_bytes())
-            sha256 = writer.sha256
-            self.registry.keep(self.org, writer, sha256)
-        self.registry.create_model(self.org, CreateModel(name=name, framework="scikit-learn"))
-        version = CreateVersion(
-            format="skops", weights_sha256=sha256, signature=signature_of(model)
-        )
-        return self.registry.create_version(self.org, name, version)
-
-    def deploy(self, ref, organisation=None, **options):
-        request = CreateDeployment(model=ref, **options)
-        return self.serving.deploy(organisation or self.org, request)
-
-    def predict(self, ref, data, organisation=None, **options):
-        request = PredictRequest(data=data, **options)
-        return self.serving.predict(organisation or self.org, ref, request)
-
-    def close(self):
-        self.serving.close()
-        self.engine.dispose()
+from truststram_lab.server.stores.engine import reading
+from truststram_lab.server.stores.tables import events, revisions
 
 
 @pytest.fixture
@@ -347,7 +275,7 @@ def test_a_deployment_drains_when_another_takes_its_place(world):
     os.kill(pid, signal.SIGSTOP)
     (row,) = rows_of(BINARY, 1)
     body = json.dumps({"data": row}).encode()
-    held = [world.serving.begin(world.org, "icu", body) for _ in range(5)]
+    held = [world.serving.begin(world.who(), "icu", body).future for _ in range(5)]
     world.register("icu", seed=1)
     assert world.deploy("icu", scaling_config=ScalingConfig()).version == 2
     assert world.predict("icu", row)[0].version == 2
@@ -383,8 +311,7 @@ def test_damaged_weights_are_never_deployed_and_change_no_traffic(world):
 def test_a_deployment_wakes_after_a_restart_of_the_platform(world):
     world.register("icu")
     world.deploy("icu")
-    world.serving.close()
-    world.serving = ServingService(world.engine, world.blobs, world.settings)
+    world.restart()
     assert world.predict("icu", rows_of(BINARY, 2))[1].version == 1
 
 
@@ -423,8 +350,7 @@ def test_an_estimator_is_converted_once_and_the_deployment_says_so(world):
     wanted = model.predict_proba(frame.iloc[:1])[0, 1]
     for ref in ("risk", "risk:1"):
         assert world.predict(ref, row)[0].confidence == pytest.approx(wanted, abs=1e-5)
-    world.serving.close()
-    world.serving = ServingService(world.engine, world.blobs, world.settings)
+    world.restart()
     assert world.predict("risk", row)[0].confidence == pytest.approx(wanted, abs=1e-5)
 
 

@@ -7,7 +7,7 @@ from typing import Self
 
 from truststram_lab import sandbox
 from truststram_lab.auth import StaticToken, TokenStore, credential
-from truststram_lab.config import setting
+from truststram_lab.config import apply_log_level, setting
 from truststram_lab.exceptions import AuthenticationError, ConfigurationError, nearest
 from truststram_lab.transport import AsyncDriver, SyncDriver, Target, Targets, normal_url
 from truststram_lab.transport.drivers import AsyncHttpDriver, HttpDriver
@@ -16,7 +16,7 @@ from .accounts import Accounts
 from .federation import AsyncEvents, Events, Federations, Runs
 from .participants import ParticipantClient
 from .registry import Blobs, Models
-from .serving import Deployments, Inference
+from .serving import Deployments, Inference, PredictionLog
 
 __all__ = ["AsyncTrustStramClient", "TrustStramClient"]
 
@@ -33,6 +33,7 @@ class _Client:
     """What both clients know about where they are."""
 
     def __init__(self, place: _Place) -> None:
+        apply_log_level()
         self.environment = place.environment
         #: finds the platform; hand it to whoever opens a connection of their own
         self.target = place.targets
@@ -77,6 +78,7 @@ class TrustStramClient(_Client):
         self.blobs: Blobs[SyncDriver] = Blobs(self._driver)
         self.deployments: Deployments[SyncDriver] = Deployments(self._driver)
         self.inference: Inference[SyncDriver] = Inference(self._driver)
+        self.predictions: PredictionLog[SyncDriver] = PredictionLog(self._driver)
         self.federations: Federations[SyncDriver] = Federations(self._driver)
         self.runs: Runs[SyncDriver] = Runs(self._driver)
         self.events = Events(self._driver)
@@ -112,6 +114,7 @@ class AsyncTrustStramClient(_Client):
         self.blobs: Blobs[AsyncDriver] = Blobs(self._driver)
         self.deployments: Deployments[AsyncDriver] = Deployments(self._driver)
         self.inference: Inference[AsyncDriver] = Inference(self._driver)
+        self.predictions: PredictionLog[AsyncDriver] = PredictionLog(self._driver)
         self.federations: Federations[AsyncDriver] = Federations(self._driver)
         self.runs: Runs[AsyncDriver] = Runs(self._driver)
         self.events = AsyncEvents(self._driver)

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from truststram_lab import config
 from truststram_lab.auth import TokenStore
-from truststram_lab.config import setting
+from truststram_lab.config import apply_log_level, setting
 from truststram_lab.exceptions import (
     AuthenticationError,
     InvalidInputError,
@@ -76,6 +76,7 @@ class DeviceAuthClient:
         org_id: str | None = None,
         device_identifier: str | None = None,
     ) -> None:
+        apply_log_level()
         device = setting("DEVICE_ID", device_identifier).value
         if not device:
             raise InvalidInputError(

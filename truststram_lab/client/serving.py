@@ -11,16 +11,18 @@ from truststram_lab.schemas.serving import (
     CreateDeployment,
     Deployment,
     Prediction,
+    PredictionRecord,
     PredictRequest,
     PredictResponse,
     ScalingConfig,
+    Traffic,
 )
 from truststram_lab.transport import Call, Resource, call
 from truststram_lab.transport.calls import D
 
 from .refs import ModelRef, model_ref, segment
 
-__all__ = ["Deployments", "Inference", "deployment_call"]
+__all__ = ["Deployments", "Inference", "PredictionLog", "deployment_call"]
 
 _PREDICT_S = 60.0
 #: an estimator is converted and compared split by split
@@ -44,6 +46,12 @@ class Deployments(Resource[D]):
         return Call("GET", f"/api/v1/deployments/{segment(name, 'a deployment')}", Deployment)
 
     @call
+    def traffic(self, name: str, *, seconds: int = 3600) -> Call[Traffic]:
+        """What the deployment was asked in the last ``seconds``, 60 to 86,400."""
+        path = f"/api/v1/deployments/{segment(name, 'a deployment')}/traffic"
+        return Call("GET", path, Traffic, query={"seconds": seconds})
+
+    @call
     def create(
         self,
         model: ModelRef,
@@ -65,6 +73,32 @@ class Deployments(Resource[D]):
             InsufficientResourcesError: the minimum does not fit on the platform's computer.
         """
         return deployment_call(model, environment, scaling_config)
+
+
+class PredictionLog(Resource[D]):
+    """``client.predictions``: who asked which version when, and how it was answered."""
+
+    @call
+    def list(
+        self, name: str | None = None, *, limit: int | None = None, cursor: str | None = None
+    ) -> Call[Page[PredictionRecord]]:
+        """One page of the log, newest first.
+
+        Args:
+            name: a deployment's, or a version's such as "icu:3"; None is all of them.
+        """
+        query = {"name": name, "limit": limit, "cursor": cursor}
+        return Call("GET", "/api/v1/predictions", Page[PredictionRecord], query=query)
+
+    @call
+    def get(self, prediction_id: str) -> Call[PredictionRecord]:
+        """The entry of one prediction.
+
+        Raises:
+            NotFoundError: there is none, or it is older than the platform keeps them.
+        """
+        path = f"/api/v1/predictions/{segment(prediction_id, 'a prediction')}"
+        return Call("GET", path, PredictionRecord)
 
 
 def deployment_call(

@@ -11,7 +11,7 @@ from typing import Any
 
 from truststram_lab.client.participants import ParticipantClient
 from truststram_lab.client.places import device_place
-from truststram_lab.config import setting
+from truststram_lab.config import apply_log_level, setting
 from truststram_lab.exceptions import (
     AuthenticationError,
     InvalidInputError,
@@ -69,6 +69,7 @@ class RoundsSide:
                 "lambda: token.",
                 field="auth_token_provider",
             )
+        apply_log_level()
         self._token_provider = token_provider
         self.org_id = str(setting("ORG_ID", org_id, "default").value)
         chosen = setting("DEVICE_ID", device_identifier).value

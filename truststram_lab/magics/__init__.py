@@ -6,13 +6,21 @@ from typing import Any
 
 from truststram_lab.widgets import register_formatters, unregister_formatters
 
-from . import accounts, federation, participants, registry, serving  # declares the commands
+from . import (  # declares the commands
+    accounts,
+    deployments,
+    federation,
+    participants,
+    registry,
+    serving,
+)
 from .command import COMMANDS
 from .completion import MATCHER, matcher_for
 
 __all__ = [
     "COMMANDS",
     "accounts",
+    "deployments",
     "federation",
     "participants",
     "register",

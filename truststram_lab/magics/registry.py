@@ -8,7 +8,7 @@ from .parsing import argument, one_of
 
 __all__ = ["models"]
 
-_ACTIONS = ("alias", "unalias")
+_ACTIONS = ("alias", "unalias", "watch")
 
 
 def _version(text: str) -> int | str:
@@ -27,11 +27,11 @@ def _version(text: str) -> int | str:
     ),
     argument(
         "action",
-        metavar="alias|unalias",
+        metavar="alias|unalias|watch",
         nargs="?",
         type=one_of(*_ACTIONS),
         complete=completers.words(*_ACTIONS),
-        help="let ALIAS name a version from now on, or take it away",
+        help="let ALIAS name a version from now on, or take it away; or follow the model live",
     ),
     argument(
         "alias",
@@ -47,12 +47,13 @@ def _version(text: str) -> int | str:
         complete=completers.words("latest", "deployed"),
         help="the version to name: a number, a label, latest or deployed; latest when left out",
     ),
-    summary="List models, show one and its versions, or move its aliases.",
+    summary="List models, show or follow one and its versions, or move its aliases.",
     examples=(
         "%ts_models",
         "%ts_models breast-cancer",
         "%ts_models breast-cancer alias champion --version 2",
         "%ts_models breast-cancer unalias champion",
+        "%ts_models breast-cancer watch",
     ),
 )
 def models(line: Line) -> VerbCall:

@@ -8,6 +8,7 @@ from .comparison import compared, comparison_card
 from .consent import preview_card
 from .contributions import contributions_card, without_card
 from .dealt import dealt_card
+from .deployments import deployment_card, deployments_card, prediction_log_card
 from .federation import live_run_card, run_card, runs_card
 from .participants import (
     federation_card,
@@ -18,7 +19,7 @@ from .participants import (
 from .registry import model_card, models_card
 from .replay import replay_card
 from .sent import sent_card
-from .serving import adds_up, deployments_card, prediction_card
+from .serving import adds_up, prediction_card
 from .simulation import simulated_card
 from .sweeps import SweepLine, live_sweep_card, sweep_card
 from .text import FOLD_MARK
@@ -33,6 +34,7 @@ __all__ = [
     "comparison_card",
     "contributions_card",
     "dealt_card",
+    "deployment_card",
     "deployments_card",
     "doctor_card",
     "federation_card",
@@ -45,6 +47,7 @@ __all__ = [
     "models_card",
     "notice_card",
     "prediction_card",
+    "prediction_log_card",
     "preview_card",
     "replay_card",
     "run_card",

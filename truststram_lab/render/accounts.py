@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..config import Decided
 from ..schemas.accounts import Identity
 from .card import Card, make_card, plain_data
 from .document import Block, Code, Column, Fold, Line, Strong, Table, facts
-from .numbers import clip, moment
+from .numbers import clip, count, moment
 
 __all__ = ["doctor_card", "identity_card", "notice_card", "sandbox_card", "where_card"]
 
@@ -29,6 +30,7 @@ def where_card(
     *,
     facts: Mapping[str, str],
     next_steps: Sequence[tuple[str, str]] = (),
+    settings: Sequence[Decided] = (),
 ) -> Card:
     """Where am I, what can I do.
 
@@ -36,6 +38,7 @@ def where_card(
         identity: None before sign-in.
         facts: what is known of the place, by name.
         next_steps: commands and what each does.
+        settings: what holds, and which variable decided.
     """
     document: list[Block] = [
         Line.of("○ Not signed in") if identity is None else _signed_in(identity)
@@ -44,12 +47,31 @@ def where_card(
     if next_steps:
         rows = tuple((Code(command), meaning) for command, meaning in next_steps)
         document.append(Table("What you can do now", (Column(), Column()), rows))
+    if settings:
+        document.append(_settings(settings))
     data = {
         "identity": None if identity is None else plain_data(identity),
         "facts": dict(facts),
         "next_steps": [list(step) for step in next_steps],
+        "settings": [[each.known.name, each.value, each.source] for each in settings],
     }
     return make_card("where", document, data)
+
+
+def _settings(settings: Sequence[Decided]) -> Fold:
+    rows = tuple(
+        (
+            Code(f"TRUSTSTRAM_{each.known.name}"),
+            each.known.meaning,
+            clip(each.value, 120),
+            each.source + (f" ({each.ignored} is set, too, and ignored)" if each.ignored else ""),
+        )
+        for each in settings
+    )
+    columns = (Column("Setting"), Column("What it is"), Column("Now"), Column("Decided by"))
+    chosen = sum(each.source != "default" for each in settings)
+    said = f"Settings: {count(chosen)} from the environment" if chosen else "Settings: all default"
+    return Fold(said, (Table("Settings of the environment", columns, rows),))
 
 
 def sandbox_card(*, running: bool, facts: Mapping[str, str]) -> Card:

@@ -149,11 +149,12 @@ def scalar(value: object) -> str:
     return clip(str(value), 40)
 
 
-def moment(written: str, zone: str = " UTC") -> str:
+def moment(written: str, zone: str = " UTC", *, seconds: bool = False) -> str:
     """An ISO 8601 time as ``2026-03-01 09:30 UTC``; anything else as it is.
 
     Args:
         zone: empty where a title says it.
+        seconds: to the second, for what follows close upon another.
     """
     try:
         when = datetime.fromisoformat(written)
@@ -161,7 +162,8 @@ def moment(written: str, zone: str = " UTC") -> str:
         return clip(written, 40)
     if when.tzinfo is not None:
         when = when.astimezone(UTC)
-    return f"{when:%Y-%m-%d %H:%M}{zone}"
+    clock = f"{when:%H:%M:%S}" if seconds else f"{when:%H:%M}"
+    return f"{when:%Y-%m-%d} {clock}{zone}"
 
 
 def short_list(names: list[str], most: int = 5) -> str:

@@ -1,23 +1,22 @@
-"""Predictions, why, and where models are served."""
+"""Predictions, and why."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-from ..schemas.serving import Deployment, Explanation, Prediction
+from ..schemas.serving import Explanation, Prediction
 from .card import Card, make_card, plain_data
-from .document import Block, Cell, Code, Column, Fold, Line, Strong, Table, facts
+from .document import Block, Cell, Column, Fold, Line, Strong, Table
 from .explanations import adds_up, explanation_blocks
-from .numbers import clip, count, latency, moment, percent, plural, short_list, signed
+from .numbers import clip, count, latency, percent, plural, short_list, signed
 
-__all__ = ["adds_up", "deployments_card", "prediction_card"]
+__all__ = ["adds_up", "prediction_card"]
 
 _CLASSES_SHOWN = 12
 _CLASSES_FOLDED = 100
 _CLASS_COLUMNS = 4
 _PREDICTIONS_SHOWN = 40
-_DEPLOYMENTS_SHOWN = 40
 
 
 def prediction_card(
@@ -37,60 +36,6 @@ def prediction_card(
         document = [Line.of("No predictions: there was no row.")]
     data = {"predictions": [plain_data(entry) for entry in found], "truth": list(truth)}
     return make_card("prediction", document, data)
-
-
-def deployments_card(deployments: Sequence[Deployment]) -> Card:
-    """What is served, where, and which version answers."""
-    if not deployments:
-        empty = "Nothing is deployed yet. A run here deploys the model that it trains: "
-        return make_card(
-            "deployments",
-            [Line.of(empty, Code("%ts_federate breast-cancer"))],
-            {"deployments": []},
-        )
-    columns = (
-        Column("Name"),
-        Column("Serves"),
-        Column("Status"),
-        Column("Revision", "right"),
-        Column("Changed (UTC)"),
-    )
-    rows = tuple(
-        (
-            f"{clip(entry.name)} ({clip(entry.environment, 20)})",
-            _pinned(entry),
-            f"{entry.status}{_workers(entry)}",
-            count(entry.revision),
-            moment(entry.updated_at, zone=""),
-        )
-        for entry in deployments[:_DEPLOYMENTS_SHOWN]
-    )
-    rest = len(deployments) - len(rows)
-    more = f"and {plural(rest, 'more deployment')}" if rest > 0 else ""
-    table = Table("Deployments", columns, rows, more)
-    hint = Line.of("Ask one: ", Code(f"%ts_predict {deployments[0].name}"))
-    shown = deployments[: len(rows)]
-    addresses = [(clip(entry.name), clip(entry.endpoint_url, 200)) for entry in shown]
-    folds = [Fold("Addresses", (facts("Where programs ask them", addresses),))]
-    reasons = [(clip(entry.name), clip(entry.runtime_reason, 300)) for entry in shown]
-    reasons = [(name, reason) for name, reason in reasons if reason]
-    if reasons:
-        folds.append(Fold("What computes them", (facts("What computes them", reasons),)))
-    data = {"deployments": [plain_data(entry) for entry in deployments]}
-    return make_card("deployments", [table, hint, *folds], data)
-
-
-def _workers(entry: Deployment) -> str:
-    if entry.scaling is None:
-        return ""
-    low, high = entry.scaling.min_instances, entry.scaling.max_instances
-    bounds = count(low) if low == high else f"{count(low)} to {count(high)}"
-    return f", {plural(entry.scaling.instances, 'worker')} of {bounds}"
-
-
-def _pinned(entry: Deployment) -> str:
-    named = "" if entry.reference is None else f", named as {clip(entry.reference)}"
-    return f"{clip(entry.model)}:{entry.version}{named}"
 
 
 # One row -------------------------------------------------------------------------------

@@ -159,3 +159,47 @@ class Prediction(Schema):
 
 class PredictResponse(Schema):
     predictions: list[Prediction] = Field(min_length=1)
+
+
+class PredictionRecord(Schema):
+    """One answered request, as the log of predictions has it.
+
+    ``name`` is what was asked (a deployment, or a version), ``version`` what answered. ``answers``
+    and ``data`` are somebody's data: they are kept only where the deployment says so.
+    """
+
+    id: str
+    created_at: str
+    name: str
+    model: str
+    version: int
+    caller: str
+    status: int
+    rows: int
+    latency_ms: float
+    answers: list[dict[str, Any]] | None = None
+    data: list[dict[str, Any]] | None = None
+
+
+class Latency(Schema):
+    """How long answers took, in milliseconds: of so many in a hundred it was no longer."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class Traffic(Schema):
+    """What a deployment was asked in the last ``seconds``, as the log of predictions has it.
+
+    ``failed`` are requests that were answered with an error, ``per_minute`` requests of each
+    minute, oldest first. ``latency_ms`` is of the newest 10,000; None where there is none.
+    """
+
+    name: str
+    seconds: int
+    requests: int
+    failed: int
+    rows: int
+    latency_ms: Latency | None
+    per_minute: list[int]

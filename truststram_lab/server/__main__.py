@@ -103,7 +103,7 @@ def serve(settings: Settings) -> None:
                 f"{settings.home} is a standing platform's folder; start it with truststram-lab "
                 "serve, or set TRUSTSTRAM_HOME to another folder for the sandbox."
             )
-        log_to(settings.log)
+        log_to(settings.log, config.log_level() or "INFO")
         former = read_state(settings.state_file)
         with listen(settings.port, former.port) as bound:
             port = bound.getsockname()[1]
@@ -146,7 +146,7 @@ def stand(settings: Settings, front: Front, *, reset: bool = False) -> None:
                 f"{settings.home} is a sandbox's folder, whose key lies in a file; choose another "
                 "with --home."
             )
-        log_to(settings.log)
+        log_to(settings.log, config.log_level() or "INFO")
         with listen_at(address, settings.port) as bound:
             hosts = front.hosts(address, bound.getsockname()[1])
             url = f"{front.scheme}://{hosts[0]}"
@@ -257,6 +257,7 @@ def _main_sandbox(arguments: Sequence[str]) -> None:
             port=options.port,
             idle_s=config.number_setting("IDLE_S", 1800.0) if idle_s is None else idle_s,
             database_url=config.setting("DATABASE_URL").value,
+            log_days=config.number_setting("LOG_DAYS", Settings.log_days),
         )
     )
 
@@ -282,6 +283,13 @@ def _main_standing(arguments: Sequence[str]) -> None:
         help="where X-Forwarded-* may come from besides loopback: an address or a network",
     )
     parser.add_argument(
+        "--log-days",
+        type=float,
+        default=config.number_setting("LOG_DAYS", Settings.log_days),
+        metavar="DAYS",
+        help="for how long predictions stay in the log (%(default)g); 0 keeps all",
+    )
+    parser.add_argument(
         "--reset-administrator",
         action="store_true",
         help="for a lost key: revoke the administrator's keys and show a setup token; for one "
@@ -302,6 +310,7 @@ def _main_standing(arguments: Sequence[str]) -> None:
         idle_s=0,
         database_url=config.setting("DATABASE_URL").value,
         environment=_PRODUCTION,
+        log_days=options.log_days,
     )
     stand(settings, front, reset=options.reset_administrator)
 

@@ -18,8 +18,9 @@ from starlette.types import ASGIApp
 from truststram_lab.exceptions import InvalidInputError, NotFoundError, TrustStramException
 
 from .deps import Services, validation_problem
-from .http import ABANDONED, AccessLog, problem, unexpected
+from .http import ABANDONED, AccessLog, Named, problem, unexpected
 from .lifecycle import Lifecycle, ReadinessProbe
+from .metrics import Metrics
 from .openapi import document
 from .routes import (
     accounts,
@@ -42,6 +43,7 @@ from .services.device_tokens import DeviceTokensService
 from .services.events import EventsService, Wakeups
 from .services.federation import FederationService
 from .services.personalization import PersonalService
+from .services.prediction_log import PredictionLog
 from .services.preflight import PreflightService
 from .services.presence import Presence
 from .services.records import RecordsService
@@ -76,7 +78,10 @@ def build_services(settings: Settings) -> Services:
     lifecycle.on_closing(wakeups.wake_all)
     accounts_service = AccountsService(engine, settings)
     registry_service = RegistryService(engine, blobs, settings)
-    serving_service = ServingService(engine, blobs, settings)
+    prediction_log = PredictionLog(settings.home, settings.log_days)
+    metrics = Metrics()
+    serving_service = ServingService(engine, blobs, settings, prediction_log, metrics)
+    metrics.watch(serving_service.load)
     presence = Presence()
     return Services(
         settings=settings,
@@ -98,6 +103,8 @@ def build_services(settings: Settings) -> Services:
         rounds=RoundsService(engine, blobs, presence),
         advancer=Advancer(engine, blobs, settings, serving_service.deploy, presence),
         events=EventsService(engine, wakeups),
+        metrics=metrics,
+        prediction_log=prediction_log,
         serving=serving_service,
     )
 
@@ -113,7 +120,7 @@ def build_app(services: Services, hosts: Collection[str], front: Front | None = 
     api = build_api(services)
     doors = OPEN_DOORS | STANDING_DOORS if services.settings.standing else OPEN_DOORS
     layers: ASGIApp = Guard(
-        serving.PredictDoor(Bodies(api, services), services),
+        serving.PredictDoor(Bodies(Named(api), services), services),
         services.accounts,
         hosts,
         scheme=front.scheme,
@@ -121,7 +128,7 @@ def build_app(services: Services, hosts: Collection[str], front: Front | None = 
     )
     if front.behind_proxy:
         layers = Forwarded(layers, front.proxies, front.scheme)
-    return AccessLog(layers, services.lifecycle)
+    return AccessLog(layers, services.lifecycle, services.metrics)
 
 
 def build_api(services: Services) -> FastAPI:
@@ -131,9 +138,11 @@ def build_api(services: Services) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         services.events.wakeups.bind(asyncio.get_running_loop())
         services.advancer.start()
+        services.prediction_log.start()
         yield
         services.advancer.close()
         await run_in_threadpool(services.serving.close)
+        await run_in_threadpool(services.prediction_log.close)
         services.engine.dispose()
 
     settings = services.settings

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import Connection, Engine
 from starlette.concurrency import run_in_threadpool
 
+from .metrics import Metrics
 from .services.accounts import AccountsService, Principal
 from .services.aggregation import Advancer
 from .services.artifacts import ArtifactsService
@@ -18,6 +19,7 @@ from .services.device_tokens import DeviceTokensService
 from .services.events import EventsService
 from .services.federation import FederationService
 from .services.personalization import PersonalService
+from .services.prediction_log import PredictionLog
 from .services.preflight import PreflightService
 from .services.records import RecordsService
 from .services.registry import RegistryService
@@ -73,6 +75,8 @@ class Services:
     rounds: RoundsService
     advancer: Advancer
     events: EventsService
+    metrics: Metrics
+    prediction_log: PredictionLog
     serving: ServingService
 
 

@@ -26,6 +26,7 @@ from truststram_lab.exceptions import (
 )
 
 from .lifecycle import Lifecycle
+from .metrics import Metrics
 from .stores.engine import is_unavailable
 from .stores.ids import new_id
 from .stores.outbox import ORGANISATION_STREAM
@@ -34,8 +35,10 @@ __all__ = [
     "ABANDONED",
     "PROBLEM_TYPE",
     "AccessLog",
+    "Named",
     "content_digest",
     "declared_sha256",
+    "name_operation",
     "problem",
     "unexpected",
 ]
@@ -127,9 +130,10 @@ def _is_passive(scope: Scope) -> bool:
 class AccessLog:
     """The outermost layer: one log line a request, and no error without a sentence."""
 
-    def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle, metrics: Metrics) -> None:
         self._app = app
         self._lifecycle = lifecycle
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -156,13 +160,15 @@ class AccessLog:
             try:
                 await self._answer(scope, counted_receive, counted_send, line)
             finally:
-                who = scope["state"].get("principal")
+                who, took_s = scope["state"].get("principal"), time.perf_counter() - started
                 line |= {
                     "principal": "-" if who is None else who.label,
                     "method": scope["method"],
                     "path": scope["path"],
-                    "ms": round((time.perf_counter() - started) * 1000, 2),
+                    "ms": round(took_s * 1000, 2),
                 }
+                operation = scope["state"].get("operation", "none")
+                self._metrics.request(operation, scope["method"], line["status"], took_s)
                 access.info("%s %s", scope["method"], scope["path"], extra={"fields": line})
 
     async def _answer(
@@ -181,3 +187,24 @@ class AccessLog:
             return
         if line["status"] == ABANDONED:
             await response(scope, receive, send)
+
+
+class Named:
+    """Leaves the operation's name where the outermost layer finds it, below every copy."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            endpoint = scope.get("endpoint")
+            if endpoint is not None:
+                name_operation(scope, endpoint.__name__)
+
+
+def name_operation(scope: Scope, name: str) -> None:
+    """The request in ``scope`` is for this operation of the API."""
+    scope["state"]["operation"] = name

@@ -44,8 +44,12 @@ class _Lines(RotatingFileHandler):
         return self.stream is not None and os.fstat(self.stream.fileno()).st_size >= self.maxBytes
 
 
-def log_to(path: Path) -> None:
-    """Send every logger's records to ``path``, which keeps the newest 20 MB in two files."""
+def log_to(path: Path, level: str = "INFO") -> None:
+    """Send every logger's records to ``path``, which keeps the newest 20 MB in two files.
+
+    Args:
+        level: the least important records that are written.
+    """
     # No line tells them, and finding them costs as much as the rest of it.
     logging._srcfile = None  # the way that the HOWTO of logging names
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -53,5 +57,5 @@ def log_to(path: Path) -> None:
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.addHandler(handler)
-    root.setLevel(logging.INFO)
+    root.setLevel(level)
     logging.getLogger("alembic").setLevel(logging.WARNING)

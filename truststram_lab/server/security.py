@@ -62,6 +62,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ("GET|HEAD", "deployments(/.*)?", "deployments:read"),
         ("POST|DELETE", "deployments(/.*)?", "deployments:write"),
         ("POST", "endpoints/.+/predict", "predictions:write"),
+        ("GET|HEAD", "predictions(/.*)?", "predictions:read"),
         ("GET|HEAD", "federations/[^/]+/privacy", "privacy:read"),
         ("GET|HEAD", "federations(/.*)?", "federations:read"),
         ("POST|PUT", "federations(/.*)?", "federations:write"),

@@ -41,6 +41,7 @@ class Settings:
             Who only looks on does not count (``http.AccessLog``).
         database_url: SQLAlchemy URL; None is ``platform.db`` in ``home``.
         environment: name of the environment that results are deployed to.
+        log_days: age at which the log of predictions forgets an entry, in days; 0 keeps all.
         instance: names this process, anew at each start.
     """
 
@@ -49,6 +50,7 @@ class Settings:
     idle_s: float = 1800.0
     database_url: str | None = None
     environment: str = SANDBOX
+    log_days: float = 30.0
     version: str = __version__
     instance: str = field(default_factory=lambda: secrets.token_hex(16))
 

@@ -6,6 +6,7 @@ from .accounts import doctor, login, logout, where
 from .comparing import compare
 from .completion import completion_names
 from .contributing import contribution
+from .deployments import deploy, deployments
 from .federation import federate, runs
 from .managing import federations
 from .participants import join
@@ -19,6 +20,8 @@ __all__ = [
     "compare",
     "completion_names",
     "contribution",
+    "deploy",
+    "deployments",
     "doctor",
     "federate",
     "federations",

@@ -8,7 +8,7 @@ from truststram_lab import __version__
 from truststram_lab.auth import TokenStore
 from truststram_lab.client import TrustStramClient
 from truststram_lab.client.diagnostics import environment_report
-from truststram_lab.config import setting
+from truststram_lab.config import decided, setting
 from truststram_lab.exceptions import ConfigurationError, TrustStramException
 
 from . import session as sessions
@@ -76,7 +76,8 @@ def where() -> Where:
         "platform address from": base.source if base.value else "sandbox (default)",
     }
     if session is None:
-        return Where(None, facts, (("%ts_login --sandbox", "sign in on this computer"),))
+        steps = (("%ts_login --sandbox", "sign in on this computer"),)
+        return Where(None, facts, steps, tuple(decided()))
     identity = _refreshed(session, facts)
     facts["platform"] = f"{_place(session.client)}, version {identity.platform_version}"
     active = [name for name, run in session.runs.items() if run.active]
@@ -89,8 +90,10 @@ def where() -> Where:
             ("%ts_predict breast-cancer --example --explain", "predict, and see why"),
             ("%ts_runs", "the runs"),
             ("%ts_models", "the models"),
+            ("%ts_deployments", "what is served"),
             ("%ts_sandbox status", "the platform's process"),
         ),
+        tuple(decided()),
     )
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.schemas.references import Reference
 
 from . import session as sessions
 from .choices import not_an_action
 from .results import ModelDetail, ModelList
+from .watching import watched
+
+if TYPE_CHECKING:
+    from truststram_lab.client import TrustStramClient
 
 __all__ = ["MODEL_ACTIONS", "models"]
 
-MODEL_ACTIONS = ("alias", "unalias")
+MODEL_ACTIONS = ("alias", "unalias", "watch")
 
 
 def models(
@@ -26,7 +32,8 @@ def models(
     Args:
         name: ``name``; ``name:version`` or ``name@alias`` show what that version takes in.
         action: ``alias`` lets ``name@alias`` mean a version from now on, ``unalias`` takes the
-            alias away. What is deployed stays as it is.
+            alias away. What is deployed stays as it is. ``watch`` follows the model, its versions
+            and aliases until Stop, or Kernel > Interrupt.
         alias: such as ``champion``.
         version: for ``alias``: its number or label, ``latest`` or ``deployed``; the one that
             ``name`` names, or else the latest, when left out.
@@ -40,6 +47,8 @@ def models(
         return ModelList(client.models.list().items)
     if action is not None and action not in MODEL_ACTIONS:
         raise not_an_action(action, MODEL_ACTIONS, "a model")
+    if action == "watch":
+        return watched(client, lambda: _looked(client, name))
     if action is not None and alias is None:
         raise InvalidInputError(
             f"Which alias of {name}? Write it after the action: %ts_models {name} {action} "
@@ -60,11 +69,11 @@ def models(
         model = client.models.delete_alias(name, str(alias))
         said = f"{model.name} has no alias {alias} any more; its versions stay."
     else:
-        model = client.models.get(name)
-    exact = action is None and Reference.parse(name).is_exact
-    return ModelDetail(
-        model,
-        client.models.versions(model).items,
-        chosen=client.models.version(name) if exact else None,
-        said=said,
-    )
+        return _looked(client, name)
+    return ModelDetail(model, client.models.versions(model).items, said=said)
+
+
+def _looked(client: TrustStramClient, name: str) -> ModelDetail:
+    model = client.models.get(name)
+    chosen = client.models.version(name) if Reference.parse(name).is_exact else None
+    return ModelDetail(model, client.models.versions(model).items, chosen=chosen)

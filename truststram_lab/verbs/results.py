@@ -7,15 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from truststram_lab.config import Decided
 from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.render import (
     Card,
+    deployment_card,
+    deployments_card,
     doctor_card,
     identity_card,
     model_card,
     models_card,
     notice_card,
     prediction_card,
+    prediction_log_card,
     replay_card,
     runs_card,
     sandbox_card,
@@ -27,14 +31,23 @@ from truststram_lab.schemas.departures import Departure
 from truststram_lab.schemas.federation import Run
 from truststram_lab.schemas.registry import Model, ModelVersion
 from truststram_lab.schemas.replays import RoundReplay
-from truststram_lab.schemas.serving import Explanation, Prediction
+from truststram_lab.schemas.serving import (
+    Deployment,
+    Explanation,
+    Prediction,
+    PredictionRecord,
+    Traffic,
+)
 
 __all__ = [
     "Answer",
+    "DeploymentDetail",
+    "DeploymentList",
     "DoctorReport",
     "ModelDetail",
     "ModelList",
     "Notice",
+    "PredictionLogPage",
     "Predictions",
     "RunList",
     "RunReplay",
@@ -94,14 +107,17 @@ class SandboxStatus(Answer):
 
 @dataclass(frozen=True, repr=False)
 class Where(Answer):
-    """Where am I, what can I do."""
+    """Where am I, what can I do, and which variable decided what."""
 
     identity: Identity | None
     facts: dict[str, str]
     next_steps: tuple[tuple[str, str], ...]
+    settings: tuple[Decided, ...] = ()
 
     def card(self) -> Card:
-        return where_card(self.identity, facts=self.facts, next_steps=self.next_steps)
+        return where_card(
+            self.identity, facts=self.facts, next_steps=self.next_steps, settings=self.settings
+        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -141,6 +157,66 @@ class ModelDetail(Answer):
 
     def card(self) -> Card:
         return model_card(self.model, self.versions, chosen=self.chosen, said=self.said)
+
+
+@dataclass(frozen=True, repr=False)
+class DeploymentList(Answer, Sequence[Deployment]):
+    """What is served, newest first."""
+
+    items: list[Deployment]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    def card(self) -> Card:
+        return deployments_card(self.items)
+
+
+@dataclass(frozen=True, repr=False)
+class DeploymentDetail(Answer):
+    """One deployment, what it was asked in the last hour, and the newest entries of its log."""
+
+    deployment: Deployment
+    traffic: Traffic | None = None
+    entries: list[PredictionRecord] = field(default_factory=list)
+    said: str = ""
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where programs ask it."""
+        return self.deployment.endpoint_url
+
+    def card(self) -> Card:
+        return deployment_card(self.deployment, self.traffic, self.entries, said=self.said)
+
+
+@dataclass(frozen=True, repr=False)
+class PredictionLogPage(Answer, Sequence[PredictionRecord]):
+    """Entries of the log of predictions, newest first."""
+
+    items: list[PredictionRecord]
+    name: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame, one row an entry."""
+        import pandas as pd
+
+        frame = pd.DataFrame([entry.model_dump() for entry in self.items])
+        if len(frame):
+            frame["created_at"] = pd.to_datetime(frame["created_at"])
+        return frame
+
+    def card(self) -> Card:
+        return prediction_log_card(self.items, name=self.name)
 
 
 @dataclass(frozen=True, repr=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 from truststram_lab.exceptions import RunStoppedError
 from truststram_lab.render import Card, federation_card
 from truststram_lab.widgets.kernel import in_kernel
 from truststram_lab.widgets.live import LiveView
+
+from .news import News
 
 if TYPE_CHECKING:
     from truststram_lab.client import TrustStramClient
@@ -34,28 +35,20 @@ def await_sites(client: TrustStramClient, name: str, least: int | None) -> Prefl
     """
     federation = client.federations.get(name)
     found = client.federations.preflight(name)
-    news = threading.Event()
-    stream = client.events.stream("org", after="latest")
-
-    def listen() -> None:
-        for _ in stream:
-            news.set()
 
     def card() -> Card:
         return federation_card(federation, found, said="Waiting for sites to join, then it opens.")
 
-    listener = threading.Thread(target=listen, name=f"sites of {name}", daemon=True)
     view = LiveView(card) if in_kernel() else None
     try:
-        listener.start()
-        if view is not None:
-            view.show()
-        while not _enough(found, least):
-            news.wait(_LOOK_S)
-            news.clear()
-            found = client.federations.preflight(name)
+        with News(client) as news:
             if view is not None:
-                view.refresh()
+                view.show()
+            while not _enough(found, least):
+                news.wait(_LOOK_S)
+                found = client.federations.preflight(name)
+                if view is not None:
+                    view.refresh()
     except KeyboardInterrupt:
         missing = [site.name for site in found.sites if site.status == "invited"]
         raise RunStoppedError(
@@ -63,8 +56,6 @@ def await_sites(client: TrustStramClient, name: str, least: int | None) -> Prefl
             "join yet; run the line again to go on waiting."
         ) from None
     finally:
-        stream.close()
-        listener.join(2.0)
         if view is not None:
             view.close()
     return found

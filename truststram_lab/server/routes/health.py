@@ -1,14 +1,15 @@
-"""The doors without a lock: is a platform here, which one, and can it work."""
+"""Is a platform here, which one, can it work, and what has it done."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from truststram_lab.schemas.base import PROTOCOL, Health
 from truststram_lab.schemas.setup import Readiness
 from truststram_lab.server.deps import Platform
 from truststram_lab.server.lifecycle import ReadinessProbe
+from truststram_lab.server.metrics import CONTENT_TYPE
 
 __all__ = ["readiness", "router"]
 
@@ -27,6 +28,16 @@ async def health(platform: Platform) -> Health:
         protocol=PROTOCOL,
         instance=platform.settings.instance,
     )
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+def metrics(platform: Platform) -> Response:
+    """What the process has done and holds, in Prometheus' text format; for administrators."""
+    return Response(platform.metrics.text(), media_type=CONTENT_TYPE)
 
 
 @readiness.get("/ready")

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from truststram_lab.exceptions import TrustStramException
 from truststram_lab.schemas.base import Page
-from truststram_lab.schemas.serving import CreateDeployment, Deployment
+from truststram_lab.schemas.serving import CreateDeployment, Deployment, PredictionRecord, Traffic
 from truststram_lab.server.deps import Caller, Platform, Services, caller, services
-from truststram_lab.server.http import PROBLEM_TYPE
+from truststram_lab.server.http import PROBLEM_TYPE, name_operation
 from truststram_lab.server.services.serving import ServingService
 
 from .paging import Cursor, Limit, Search
@@ -65,6 +67,38 @@ def get_deployment(
     return _reachable(found, request)
 
 
+@router.get("/deployments/{name}/traffic")
+def traffic(
+    platform: Platform,
+    principal: Caller,
+    name: str,
+    seconds: Annotated[int, Query(ge=60, le=86_400)] = 3600,
+) -> Traffic:
+    """What the deployment was asked lately."""
+    found = platform.serving.get_deployment(principal.organisation_id, name)
+    return platform.prediction_log.traffic(principal.organisation_id, found.name, seconds)
+
+
+@router.get("/predictions")
+def list_predictions(
+    platform: Platform,
+    principal: Caller,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    name: Annotated[str | None, Query(max_length=300, description="deployment or version")] = None,
+) -> Page[PredictionRecord]:
+    """The log of predictions, newest first."""
+    return platform.prediction_log.page(
+        principal.organisation_id, limit=limit, cursor=cursor, name=name
+    )
+
+
+@router.get("/predictions/{id}")
+def get_prediction(platform: Platform, principal: Caller, id: str) -> PredictionRecord:
+    """One entry of the log."""
+    return platform.prediction_log.get(principal.organisation_id, id)
+
+
 def _reachable(deployment: Deployment, request: Request) -> Deployment:
     """With the whole address, as this caller reaches the platform."""
     base = str(request.base_url).rstrip("/")
@@ -90,6 +124,7 @@ class PredictDoor:
         if found is None or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
+        name_operation(scope, "predict")
         request = Request(scope, receive)
         response = await _predicted(self._serving, request, found[1])
         await response(scope, receive, send)
@@ -101,14 +136,20 @@ async def predict(request: Request) -> Response:
 
 
 async def _predicted(serving: ServingService, request: Request, ref: str) -> Response:
-    organisation_id, body = caller(request).organisation_id, await request.body()
+    who, body = caller(request), await request.body()
     limit = _WHOLE_EXPLAINED_BYTES if b'"explain"' in body else _WHOLE_BYTES
     if len(body) > limit:
-        answer = await run_in_threadpool(serving.answer, organisation_id, ref, body)
+        answer = await run_in_threadpool(serving.answer, who, ref, body)
     else:
-        if not serving.is_known(organisation_id, ref):
-            await run_in_threadpool(serving.know, organisation_id, ref)
-        answer = await asyncio.wrap_future(serving.begin(organisation_id, ref, body))
+        if not serving.is_known(who.organisation_id, ref):
+            await run_in_threadpool(serving.know, who.organisation_id, ref)
+        pending = serving.begin(who, ref, body)
+        try:
+            answer = await asyncio.wrap_future(pending.future)
+        except TrustStramException as error:
+            serving.finish(pending, error)
+            raise
+        serving.finish(pending, answer)
     kind = "application/json" if answer.status == 200 else PROBLEM_TYPE
     return Response(answer.body, answer.status, media_type=kind)
 

@@ -38,6 +38,7 @@ _READS = frozenset(
         "identity:read",
         "models:read",
         "deployments:read",
+        "predictions:read",
         "federations:read",
         "runs:read",
         "events:read",

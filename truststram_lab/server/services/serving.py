@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,14 +20,14 @@ from truststram_lab.schemas.registry import NAME_PATTERN, ModelVersion
 from truststram_lab.schemas.serving import (
     CreateDeployment,
     Deployment,
-    Prediction,
     PredictRequest,
-    PredictResponse,
 )
 from truststram_lab.server import strict_json
+from truststram_lab.server.metrics import Metrics
 from truststram_lab.server.serving.interface import (
     Answer,
     Backend,
+    Load,
     Question,
     Runtime,
     ServedVersion,
@@ -40,10 +40,12 @@ from truststram_lab.server.stores.blobs import Blob, BlobStore
 from truststram_lab.server.stores.engine import on_commit, reading, writing
 from truststram_lab.server.stores.ids import new_id, timestamp
 
+from .accounts import Principal
 from .deployments import Deployments, Serving, record_deployment
+from .prediction_log import Answered, PredictionLog
 from .registry import RegistryService, find_model
 
-__all__ = ["ServingService"]
+__all__ = ["Pending", "ServingService"]
 
 #: Rows that go to a worker at once; between two pieces of a long request others get a turn.
 _PIECE_ROWS = 1024
@@ -53,11 +55,31 @@ _EXPLAINED_PIECE_ROWS = 64
 _KEPT_REFS = 2048
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a reference means: a version, and the deployment that leads to it, if one does."""
+
+    served: ServedVersion
+    #: for the log: the deployment's name, or the reference itself
+    name: str
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A request that was handed to a worker."""
+
+    who: Principal
+    known: Known
+    id: str
+    started_s: float
+    future: Future[Answer]
+
+
 class ServingService:
     """What an organisation's endpoints serve, and their answers.
 
-    What a name means is remembered in memory until the organisation's stream tells of a
-    change: one process serves an organisation.
+    Every answer is in the log before anybody gets it. What a name means is remembered in memory
+    until the organisation's stream tells of a change: one process serves an organisation.
     """
 
     def __init__(
@@ -65,11 +87,15 @@ class ServingService:
         engine: Engine,
         blobs: BlobStore,
         settings: Settings,
+        log: PredictionLog,
+        metrics: Metrics,
         backend: Backend | None = None,
     ) -> None:
         self._engine = engine
         self._blobs = blobs
         self._settings = settings
+        self._log = log
+        self._metrics = metrics
         self._registry = RegistryService(engine, blobs, settings)
         self._backend: Backend = backend or LocalBackend()
         self._deployments = Deployments(
@@ -79,9 +105,13 @@ class ServingService:
             self._backend.workers,
         )
         self._lock = threading.Lock()
-        self._resolved: dict[tuple[str, str], ServedVersion] = {}
+        self._resolved: dict[tuple[str, str], Known] = {}
         self._generation = 0
         on_commit(engine, self._forget)
+
+    def load(self) -> Load:
+        """What the workers do now."""
+        return self._backend.load()
 
     def close(self) -> None:
         """End the workers; requests that still wait are refused."""
@@ -180,45 +210,86 @@ class ServingService:
 
     # ------------------------------------------------------------------ predictions
 
-    def predict(self, organisation_id: str, ref: str, request: PredictRequest) -> list[Prediction]:
-        """One prediction a row. ``ref``: ``name`` follows the endpoint, ``name:3`` is a version.
-
-        Raises:
-            ModelNotFoundError: nothing of that name is deployed, or there is no such version.
-            InvalidInputError: a row does not fit the signature; names the row and the column.
-        """
-        answer = self._in_pieces(self._resolve(organisation_id, ref), request)
-        if answer.status != 200:
-            raise TrustStramException.from_problem(json.loads(answer.body), answer.status)
-        return list(PredictResponse.model_validate_json(answer.body).predictions)
-
     def is_known(self, organisation_id: str, ref: str) -> bool:
         """Whether ``begin`` would not read the database."""
         return (organisation_id, ref) in self._resolved
 
     def know(self, organisation_id: str, ref: str) -> None:
-        """Read what a reference means; raises as ``predict``."""
+        """Read what a reference means.
+
+        ``ref``: ``name`` follows the endpoint, ``name:3`` is a version.
+
+        Raises:
+            ModelNotFoundError: nothing of that name is deployed, or there is no such version.
+        """
         self._resolve(organisation_id, ref)
 
-    def begin(self, organisation_id: str, ref: str, body: bytes) -> Future[Answer]:
-        """Hand a request as it came to a worker, which reads and checks it."""
-        served = self._resolve(organisation_id, ref)
-        return self._backend.predict(served, Question(body, new_id("pred"), time.monotonic()))
+    def begin(self, who: Principal, ref: str, body: bytes) -> Pending:
+        """Hand a request as it came to a worker, which reads and checks it; then ``finish``."""
+        known = self._resolve(who.organisation_id, ref)
+        id, started_s = new_id("pred"), time.monotonic()
+        future = self._backend.predict(known.served, Question(body, id, started_s))
+        return Pending(who, known, id, started_s, future)
 
-    def answer(self, organisation_id: str, ref: str, body: bytes) -> Answer:
-        """The same and wait; a long request goes in pieces, between which others get a turn."""
-        served = self._resolve(organisation_id, ref)
+    def finish(self, pending: Pending, answer: Answer | TrustStramException) -> None:
+        """Put the answer into the log.
+
+        Raises:
+            InsufficientResourcesError: it cannot be written, so the answer must not be given.
+        """
+        self._note(pending.who, pending.known, pending.id, pending.started_s, answer)
+
+    def answer(self, who: Principal, ref: str, body: bytes) -> Answer:
+        """Both, and wait; a long request goes in pieces, between which others get a turn.
+
+        Raises:
+            InvalidInputError: the body is no request; a row that does not fit is an answer.
+        """
+        known = self._resolve(who.organisation_id, ref)
         try:
             request = PredictRequest.model_validate(strict_json.loads(body))
         except ValidationError as error:
             raise strict_json.validation_problem(error.errors(include_url=False)) from error
-        return self._in_pieces(served, request)
+        id, started_s = new_id("pred"), time.monotonic()
+        try:
+            answer = self._in_pieces(known.served, request, id, started_s)
+        except TrustStramException as error:
+            self._note(who, known, id, started_s, error)
+            raise
+        self._note(who, known, id, started_s, answer)
+        return answer
 
-    def _in_pieces(self, served: ServedVersion, request: PredictRequest) -> Answer:
+    def _note(
+        self,
+        who: Principal,
+        known: Known,
+        id: str,
+        started_s: float,
+        answer: Answer | TrustStramException,
+    ) -> None:
+        model, _, version = known.served.label.rpartition(":")
+        rows = answer.rows if isinstance(answer, Answer) else 0
+        self._metrics.prediction(who.organisation, model, version, answer.status, rows)
+        self._log.note(
+            Answered(
+                id=id,
+                organisation_id=who.organisation_id,
+                name=known.name,
+                model=model,
+                version=int(version),
+                caller=who.label,
+                status=answer.status,
+                rows=rows,
+                latency_ms=(time.monotonic() - started_s) * 1000.0,
+            )
+        )
+
+    def _in_pieces(
+        self, served: ServedVersion, request: PredictRequest, id: str, started_s: float
+    ) -> Answer:
         rows = [request.data] if isinstance(request.data, dict) else request.data
         check_request(len(rows), request)
         size = _EXPLAINED_PIECE_ROWS if request.explain else _PIECE_ROWS
-        id, started_s = new_id("pred"), time.monotonic()
         told = request.model_dump(exclude={"data"})
         found: list[Answer] = []
         for start in range(0, len(rows), size):
@@ -230,30 +301,30 @@ class ServingService:
             found.append(answer)
         return joined(found)
 
-    def _resolve(self, organisation_id: str, ref: str) -> ServedVersion:
+    def _resolve(self, organisation_id: str, ref: str) -> Known:
         """The version that ``ref`` means now, remembered until the organisation changes."""
         key = organisation_id, ref
         found = self._resolved.get(key)
         if found is not None:
             return found
         generation = self._generation
-        asked, serving = Reference.parse(ref), None
+        asked, serving, name = Reference.parse(ref), None, ref
         if asked.follows:
             serving = self._deployments.serving(organisation_id, asked.name)
-            asked = Reference(serving.model, str(serving.sequence))
+            asked, name = Reference(serving.model, str(serving.sequence)), serving.model
         version = self._registry.resolve(organisation_id, asked)
         if serving is None and version.format != "safetensors":
             # A version by itself shares its workers, and the conversion, if it was deployed once.
-            known = self._deployments.conversion(version.id)
-            serving = None if known is None else replace(known, scaling=None)
-        served = self._served(organisation_id, version, serving)
+            before = self._deployments.conversion(version.id)
+            serving = None if before is None else replace(before, scaling=None)
+        known = Known(self._served(organisation_id, version, serving), name)
         with self._lock:
             # An answer that was read before a change must not be remembered after it.
             if generation == self._generation:
                 if len(self._resolved) >= _KEPT_REFS:
                     self._resolved.clear()
-                self._resolved[key] = served
-        return served
+                self._resolved[key] = known
+        return known
 
     def _forget(self, touched: set[tuple[str, str]]) -> None:
         changed = {org for org, stream in touched if stream == outbox.ORGANISATION_STREAM}

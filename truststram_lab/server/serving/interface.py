@@ -16,7 +16,9 @@ __all__ = [
     "Backend",
     "BackendEvent",
     "Conversion",
+    "Load",
     "Place",
+    "PoolLoad",
     "Question",
     "Runtime",
     "ServedVersion",
@@ -127,6 +129,31 @@ class BackendEvent:
     data: Mapping[str, str | int]
 
 
+@dataclass(frozen=True)
+class PoolLoad:
+    """Workers that share a queue, and what waits in it.
+
+    Args:
+        name: of the runtime where all share it, else of the deployment's revision.
+    """
+
+    name: str
+    runtime: str
+    workers: int
+    waiting: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the backend does now, and did since it was made."""
+
+    pools: list[PoolLoad]
+    requests: int
+    batches: int
+    busy_s: float
+    workers_started: int
+
+
 class Backend(Protocol):
     """Runs versions. Every method may be called from any thread.
 
@@ -187,6 +214,10 @@ class Backend(Protocol):
 
     def delete(self, version_id: str) -> None:
         """Drain the version and free its memory; ``apply`` brings it back."""
+        ...
+
+    def load(self) -> Load:
+        """What it does now, and did since it was made."""
         ...
 
     def events(self, after: int = 0) -> list[BackendEvent]:

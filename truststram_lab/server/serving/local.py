@@ -22,7 +22,9 @@ from .interface import (
     Answer,
     BackendEvent,
     Conversion,
+    Load,
     Place,
+    PoolLoad,
     Question,
     ServedVersion,
     VersionStatus,
@@ -150,7 +152,7 @@ class LocalBackend:
         """How many workers the place has now; 0 before it is asked."""
         with self._lock:
             pool = self._pools.get(place)
-            return sum(member.worker is not None for member in pool.members) if pool else 0
+            return pool.working if pool else 0
 
     def predict(self, version: ServedVersion, question: Question) -> Future[Answer]:
         """Ask; see ``Backend.predict``."""
@@ -180,6 +182,16 @@ class LocalBackend:
             future.result()
         with self._lock:
             self.tell("version.deleted", version=version_id)
+
+    def load(self) -> Load:
+        """What it does now; see ``Backend.load``."""
+        with self._lock:
+            pools = [
+                PoolLoad(pool.name, pool.runtime, pool.working, pool.waiting)
+                for pool in self._pools.values()
+            ]
+            counts = self.counts
+            return Load(pools, counts.requests, counts.batches, counts.busy_s, counts.workers)
 
     def events(self, after: int = 0) -> list[BackendEvent]:
         """What happened since event ``after``, oldest first; the last 1000 are kept."""

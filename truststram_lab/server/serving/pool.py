@@ -76,6 +76,16 @@ class Pool:
         self._may_grow = may_grow
         self._queue: deque[Job] = deque()
 
+    @property
+    def working(self) -> int:
+        """Workers that run now."""
+        return sum(member.worker is not None for member in self.members)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for one."""
+        return len(self._queue)
+
     def admit(self, job: Job) -> None:
         """Refuse a request when too much waits already."""
         if self._queue and self.waiting_bytes + job.bytes > WAITING_BYTES:
