@@ -68,6 +68,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/deployments/{name}/traffic": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Traffic
+         * @description What the deployment was asked lately.
+         */
+        get: operations["traffic"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/device-auth/bootstrap": {
         parameters: {
             query?: never;
@@ -548,6 +568,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/predictions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Predictions
+         * @description The log of predictions, newest first.
+         */
+        get: operations["list_predictions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/predictions/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Prediction
+         * @description One entry of the log.
+         */
+        get: operations["get_prediction"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/runs": {
         parameters: {
             query?: never;
@@ -936,6 +996,26 @@ export interface paths {
          * @description Whether the platform answers, and which version and protocol it speaks.
          */
         get: operations["health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Metrics
+         * @description What the process has done and holds, in Prometheus' text format; for administrators.
+         */
+        get: operations["metrics"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1993,6 +2073,18 @@ export interface components {
             name: string;
         };
         /**
+         * Latency
+         * @description How long answers took, in milliseconds: of so many in a hundred it was no longer.
+         */
+        Latency: {
+            /** P50 */
+            p50: number;
+            /** P95 */
+            p95: number;
+            /** P99 */
+            p99: number;
+        };
+        /**
          * Lineage
          * @description Where a version came from.
          */
@@ -2172,6 +2264,13 @@ export interface components {
             /** Next Cursor */
             next_cursor?: string | null;
         };
+        /** Page[PredictionRecord] */
+        Page_PredictionRecord_: {
+            /** Items */
+            items: components["schemas"]["PredictionRecord"][];
+            /** Next Cursor */
+            next_cursor?: string | null;
+        };
         /** Page[Run] */
         Page_Run_: {
             /** Items */
@@ -2247,6 +2346,41 @@ export interface components {
              * @default null
              */
             value: number | null;
+            /** Version */
+            version: number;
+        };
+        /**
+         * PredictionRecord
+         * @description One answered request, as the log of predictions has it.
+         *
+         *     ``name`` is what was asked (a deployment, or a version), ``version`` what answered. ``answers``
+         *     and ``data`` are somebody's data: they are kept only where the deployment says so.
+         */
+        PredictionRecord: {
+            /** Answers */
+            answers?: {
+                [key: string]: unknown;
+            }[] | null;
+            /** Caller */
+            caller: string;
+            /** Created At */
+            created_at: string;
+            /** Data */
+            data?: {
+                [key: string]: unknown;
+            }[] | null;
+            /** Id */
+            id: string;
+            /** Latency Ms */
+            latency_ms: number;
+            /** Model */
+            model: string;
+            /** Name */
+            name: string;
+            /** Rows */
+            rows: number;
+            /** Status */
+            status: number;
             /** Version */
             version: number;
         };
@@ -3029,6 +3163,28 @@ export interface components {
             size_bytes: number;
         };
         /**
+         * Traffic
+         * @description What a deployment was asked in the last ``seconds``, as the log of predictions has it.
+         *
+         *     ``failed`` are requests that were answered with an error, ``per_minute`` requests of each
+         *     minute, oldest first. ``latency_ms`` is of the newest 10,000; None where there is none.
+         */
+        Traffic: {
+            /** Failed */
+            failed: number;
+            latency_ms: components["schemas"]["Latency"] | null;
+            /** Name */
+            name: string;
+            /** Per Minute */
+            per_minute: number[];
+            /** Requests */
+            requests: number;
+            /** Rows */
+            rows: number;
+            /** Seconds */
+            seconds: number;
+        };
+        /**
          * UpdateReceipt
          * @description The platform took the update; ``duplicate`` says it had it already.
          */
@@ -3234,6 +3390,39 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Deployment"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    traffic: {
+        parameters: {
+            query?: {
+                seconds?: number;
+            };
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Traffic"];
                 };
             };
             /** @description Refused, or failed */
@@ -4142,6 +4331,73 @@ export interface operations {
             };
         };
     };
+    list_predictions: {
+        parameters: {
+            query?: {
+                /** @description the former page's next_cursor */
+                cursor?: string | null;
+                /** @description items a page */
+                limit?: number;
+                /** @description deployment or version */
+                name?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_PredictionRecord_"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_prediction: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PredictionRecord"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     list_runs: {
         parameters: {
             query?: {
@@ -4846,6 +5102,35 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Health"];
+                };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    metrics: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
                 };
             };
             /** @description Refused, or failed */
