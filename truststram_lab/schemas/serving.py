@@ -182,7 +182,7 @@ class PredictionRecord(Schema):
 
 
 class Latency(Schema):
-    """How long answers took, in milliseconds: of so many in a hundred it was no longer."""
+    """Milliseconds that so many in a hundred answers took at most (nearest rank)."""
 
     p50: float
     p95: float

@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -26,6 +26,7 @@ from truststram_lab.exceptions import (
 )
 
 from .lifecycle import Lifecycle
+from .logs import write_access
 from .metrics import Metrics
 from .stores.engine import is_unavailable
 from .stores.ids import new_id
@@ -41,10 +42,10 @@ __all__ = [
     "name_operation",
     "problem",
     "unexpected",
+    "whole_body",
 ]
 
 log = logging.getLogger(__name__)
-access = logging.getLogger("truststram_lab.access")
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -140,39 +141,36 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
-        line: dict[str, Any] = {"status": ABANDONED, "bytes_in": 0, "bytes_out": 0}
+        started, status, sent, received = time.perf_counter(), ABANDONED, 0, 0
 
         async def counted_receive() -> Message:
+            nonlocal received
             message = await receive()
-            line["bytes_in"] += len(message.get("body", b""))
+            received += len(message.get("body", b""))
             return message
 
         async def counted_send(message: Message) -> None:
+            nonlocal status, sent
             if message["type"] == "http.response.start":
-                line["status"] = message["status"]
+                status = message["status"]
             else:
-                line["bytes_out"] += len(message.get("body", b""))
+                sent += len(message.get("body", b""))
             await send(message)
 
-        scope.setdefault("state", {})
+        state = scope.setdefault("state", {})
         with self._lifecycle.request(passive=_is_passive(scope)):
             try:
-                await self._answer(scope, counted_receive, counted_send, line)
+                await self._answer(scope, counted_receive, counted_send, lambda: status)
             finally:
-                who, took_s = scope["state"].get("principal"), time.perf_counter() - started
-                line |= {
-                    "principal": "-" if who is None else who.label,
-                    "method": scope["method"],
-                    "path": scope["path"],
-                    "ms": round(took_s * 1000, 2),
-                }
-                operation = scope["state"].get("operation", "none")
-                self._metrics.request(operation, scope["method"], line["status"], took_s)
-                access.info("%s %s", scope["method"], scope["path"], extra={"fields": line})
+                who, took_s = state.get("principal"), time.perf_counter() - started
+                label = "-" if who is None else who.label
+                ms = round(took_s * 1000, 2)
+                method = scope["method"]
+                write_access(label, method, scope["path"], status, received, sent, ms)
+                self._metrics.request(state.get("operation", "none"), method, status, took_s)
 
     async def _answer(
-        self, scope: Scope, receive: Receive, send: Send, line: dict[str, Any]
+        self, scope: Scope, receive: Receive, send: Send, status: Callable[[], int]
     ) -> None:
         try:
             await self._app(scope, receive, send)
@@ -185,7 +183,7 @@ class AccessLog:
             response = scope["state"].get("failure") or problem(unexpected(error))
         else:
             return
-        if line["status"] == ABANDONED:
+        if status() == ABANDONED:
             await response(scope, receive, send)
 
 
@@ -208,3 +206,19 @@ class Named:
 def name_operation(scope: Scope, name: str) -> None:
     """The request in ``scope`` is for this operation of the API."""
     scope["state"]["operation"] = name
+
+
+async def whole_body(receive: Receive) -> bytes:
+    """A request's body, in one piece.
+
+    Raises:
+        ClientDisconnect: the caller left before it was whole.
+    """
+    pieces: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)

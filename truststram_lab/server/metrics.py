@@ -32,6 +32,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._answered: dict[tuple[str, str, str, int], tuple[Counter, Counter]] = {}
         ProcessCollector(registry=self._registry)
         self._requests = Counter(
             "truststram_http_requests",
@@ -62,16 +64,31 @@ class Metrics:
     def request(self, operation: str, method: str, status: int, seconds: float) -> None:
         """A request was answered."""
         method = method if method in _METHODS else "other"
-        self._requests.labels(operation, method, str(status)).inc()
-        self._seconds.labels(operation).observe(seconds)
+        key = operation, method, status
+        found = self._known.get(key)
+        if found is None:
+            # Finding the series costs as much as counting.
+            found = self._known[key] = (
+                self._requests.labels(operation, method, str(status)),
+                self._seconds.labels(operation),
+            )
+        found[0].inc()
+        found[1].observe(seconds)
 
     def prediction(
         self, organisation: str, model: str, version: str, status: int, rows: int
     ) -> None:
         """A version answered a request."""
-        self._predictions.labels(organisation, model, version, str(status)).inc()
+        key = organisation, model, version, status
+        found = self._answered.get(key)
+        if found is None:
+            found = self._answered[key] = (
+                self._predictions.labels(organisation, model, version, str(status)),
+                self._rows.labels(organisation, model, version),
+            )
+        found[0].inc()
         if rows:
-            self._rows.labels(organisation, model, version).inc(rows)
+            found[1].inc(rows)
 
     def watch(self, load: Callable[[], Load]) -> None:
         """Read the workers' load when somebody asks."""

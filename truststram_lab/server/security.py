@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,7 +23,7 @@ from truststram_lab.exceptions import (
 from .services.accounts import AccountsService, Principal
 from .settings import BLOB_LIMIT_BYTES, JSON_LIMIT_BYTES, Network
 
-__all__ = ["OPEN_DOORS", "STANDING_DOORS", "STREAMED", "Forwarded", "Guard", "scope_for"]
+__all__ = ["OPEN_DOORS", "STANDING_DOORS", "Forwarded", "Guard", "is_streamed", "scope_for"]
 
 #: what needs no credential at all, as (method, path)
 OPEN_DOORS = frozenset(
@@ -42,8 +43,11 @@ STANDING_DOORS = frozenset({("GET", "/ready"), ("POST", "/api/v1/setup")})
 #: the largest body of a request without a credential, in bytes
 _OPEN_LIMIT_BYTES = 10_000
 
+#: characters of a path up to which its rule is remembered
+_KNOWN_PATH = 300
+
 #: bodies that are streamed to disk, as (method, path)
-STREAMED = re.compile(
+_STREAMED = re.compile(
     r"PUT /api/v1/(blobs/[^/]+|uploads/[^/]+|"
     r"training/rounds/[^/]+/update|training/personalized/[^/]+)"
 )
@@ -80,12 +84,32 @@ def scope_for(
     method: str, path: str, open_doors: Collection[tuple[str, str]] = OPEN_DOORS
 ) -> str | None:
     """The scope that a request needs; None needs no credential at all."""
-    if (method, path) in open_doors:
-        return None
+    return None if (method, path) in open_doors else _door(method, path)[0]
+
+
+def is_streamed(method: str, path: str) -> bool:
+    """Whether the body of such a request goes to disk as it comes."""
+    return _door(method, path)[1]
+
+
+def _door(method: str, path: str) -> tuple[str, bool]:
+    """The scope that a request needs, and whether its body is streamed."""
+    # Anybody may ask for a path that is long, and nobody asks for one twice.
+    return _known_door(method, path) if len(path) <= _KNOWN_PATH else _find_door(method, path)
+
+
+@lru_cache(2048)
+def _known_door(method: str, path: str) -> tuple[str, bool]:
+    return _find_door(method, path)
+
+
+def _find_door(method: str, path: str) -> tuple[str, bool]:
+    place = f"{method} {path}"
+    streamed = _STREAMED.fullmatch(place) is not None
     for pattern, scope in _RULES:
-        if pattern.fullmatch(f"{method} {path}"):
-            return scope
-    return "platform:administer"
+        if pattern.fullmatch(place):
+            return scope, streamed
+    return "platform:administer", streamed
 
 
 class Forwarded:
@@ -175,7 +199,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        # Of a header that comes twice the first counts, as everywhere.
+        headers = dict(reversed(scope["headers"]))
         self._check_origin(headers)
         needed = scope_for(scope["method"], scope["path"], self._open_doors)
         if needed is not None:
@@ -193,20 +218,21 @@ class Guard:
         limited = _limited(scope, headers, receive, open_door=needed is None)
         await self._app(scope, limited, send)
 
-    def _check_origin(self, headers: Headers) -> None:
-        host = headers.get("host", "")
+    def _check_origin(self, headers: Mapping[bytes, bytes]) -> None:
+        host = headers.get(b"host", b"").decode("latin-1")
         if host.lower() not in self._hosts:
             raise PermissionDeniedError(
                 f"Host {host!r} is not this platform's; it is reached as {self._reached_as}."
             )
-        origin = headers.get("origin")
+        given = headers.get(b"origin")
+        origin = None if given is None else given.decode("latin-1")
         if origin is not None and origin.lower() not in self._origins:
             raise PermissionDeniedError(
                 f"Pages of {origin!r} may not use this platform; go through Jupyter's proxy."
             )
 
-    async def _principal(self, headers: Headers) -> Principal:
-        kind, _, token = headers.get("authorization", "").partition(" ")
+    async def _principal(self, headers: Mapping[bytes, bytes]) -> Principal:
+        kind, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         token = token.strip()
         if kind.lower() != "bearer" or not token:
             raise AuthenticationError(
@@ -218,14 +244,17 @@ class Guard:
         return found
 
 
-def _limited(scope: Scope, headers: Headers, receive: Receive, *, open_door: bool) -> Receive:
+def _limited(
+    scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, *, open_door: bool
+) -> Receive:
     """``receive`` that refuses a body over the limit, declared or not."""
-    streamed = STREAMED.fullmatch(f"{scope['method']} {scope['path']}")
-    limit = BLOB_LIMIT_BYTES if streamed else JSON_LIMIT_BYTES
+    limit = BLOB_LIMIT_BYTES if is_streamed(scope["method"], scope["path"]) else JSON_LIMIT_BYTES
     if open_door:
         limit = _OPEN_LIMIT_BYTES
-    declared = headers.get("content-length", "0")
-    if not re.fullmatch(r"[0-9]{1,18}", declared) or int(declared) > limit:
+    declared = headers.get(b"content-length", b"0")
+    if not declared.isdigit() or len(declared) > 18:
+        raise _too_large(limit)
+    if int(declared) > limit:
         raise _too_large(limit)
     received = 0
 

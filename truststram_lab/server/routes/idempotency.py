@@ -9,15 +9,14 @@ import hashlib
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from truststram_lab.exceptions import ConflictError, InvalidInputError
 from truststram_lab.server import strict_json
 from truststram_lab.server.deps import Services
-from truststram_lab.server.http import problem
-from truststram_lab.server.security import STREAMED
+from truststram_lab.server.http import problem, whole_body
+from truststram_lab.server.security import is_streamed
 from truststram_lab.server.stores.claims import Answer, Claim, InFlightError
 from truststram_lab.server.stores.engine import before_commit, writing
 
@@ -39,11 +38,10 @@ class Bodies:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
             return
-        place = f"{scope['method']} {scope['path']}"
-        if STREAMED.fullmatch(place):
+        if is_streamed(scope["method"], scope["path"]):
             await self._app(scope, receive, send)  # content-addressed
             return
-        body = await _whole(receive)
+        body = await whole_body(receive)
         if body:
             strict_json.loads(body)
         again = _again(body, receive)
@@ -126,17 +124,6 @@ class _Recorder:
         content_type = MutableHeaders(raw=start["headers"]).get("content-type", "")
         body = b"".join(message.get("body", b"") for message in self._messages[1:])
         return Answer(start["status"], content_type, body)
-
-
-async def _whole(receive: Receive) -> bytes:
-    pieces: list[bytes] = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        pieces.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(pieces)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

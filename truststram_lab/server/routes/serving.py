@@ -20,8 +20,10 @@ from truststram_lab.exceptions import TrustStramException
 from truststram_lab.schemas.base import Page
 from truststram_lab.schemas.serving import CreateDeployment, Deployment, PredictionRecord, Traffic
 from truststram_lab.server.deps import Caller, Platform, Services, caller, services
-from truststram_lab.server.http import PROBLEM_TYPE, name_operation
+from truststram_lab.server.http import PROBLEM_TYPE, name_operation, whole_body
+from truststram_lab.server.services.accounts import Principal
 from truststram_lab.server.services.serving import ServingService
+from truststram_lab.server.serving.interface import Answer
 
 from .paging import Cursor, Limit, Search
 
@@ -120,38 +122,42 @@ class PredictDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        found = _PREDICT.fullmatch(scope["path"]) if scope["type"] == "http" else None
-        if found is None or scope["method"] != "POST":
+        asked = scope["type"] == "http" and scope["method"] == "POST"
+        found = _PREDICT.fullmatch(scope["path"]) if asked else None
+        if found is None:
             await self._app(scope, receive, send)
             return
         name_operation(scope, "predict")
-        request = Request(scope, receive)
-        response = await _predicted(self._serving, request, found[1])
-        await response(scope, receive, send)
+        body = await whole_body(receive)
+        answer = await _predicted(self._serving, scope["state"]["principal"], found[1], body)
+        kind = b"application/json" if answer.status == 200 else PROBLEM_TYPE.encode()
+        headers = [(b"content-length", b"%d" % len(answer.body)), (b"content-type", kind)]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
 
 
 async def predict(request: Request) -> Response:
     """One prediction a row; ``ref`` is an endpoint's name, ``name:version`` or ``name@alias``."""
-    return await _predicted(services(request).serving, request, request.path_params["ref"])
-
-
-async def _predicted(serving: ServingService, request: Request, ref: str) -> Response:
-    who, body = caller(request), await request.body()
-    limit = _WHOLE_EXPLAINED_BYTES if b'"explain"' in body else _WHOLE_BYTES
-    if len(body) > limit:
-        answer = await run_in_threadpool(serving.answer, who, ref, body)
-    else:
-        if not serving.is_known(who.organisation_id, ref):
-            await run_in_threadpool(serving.know, who.organisation_id, ref)
-        pending = serving.begin(who, ref, body)
-        try:
-            answer = await asyncio.wrap_future(pending.future)
-        except TrustStramException as error:
-            serving.finish(pending, error)
-            raise
-        serving.finish(pending, answer)
+    who, ref = caller(request), request.path_params["ref"]
+    answer = await _predicted(services(request).serving, who, ref, await request.body())
     kind = "application/json" if answer.status == 200 else PROBLEM_TYPE
     return Response(answer.body, answer.status, media_type=kind)
+
+
+async def _predicted(serving: ServingService, who: Principal, ref: str, body: bytes) -> Answer:
+    limit = _WHOLE_EXPLAINED_BYTES if b'"explain"' in body else _WHOLE_BYTES
+    if len(body) > limit:
+        return await run_in_threadpool(serving.answer, who, ref, body)
+    if not serving.is_known(who.organisation_id, ref):
+        await run_in_threadpool(serving.know, who.organisation_id, ref)
+    pending = serving.begin(who, ref, body)
+    try:
+        answer = await asyncio.wrap_future(pending.future)
+    except TrustStramException as error:
+        serving.finish(pending, error)
+        raise
+    serving.finish(pending, answer)
+    return answer
 
 
 #: described for the application; ``PredictDoor`` answers them

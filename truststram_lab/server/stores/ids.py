@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import uuid
 from datetime import UTC, datetime
 
 __all__ = ["new_id", "timestamp"]
@@ -35,7 +34,7 @@ def new_id(prefix: str) -> str:
     milliseconds, fraction = divmod(ticks, 4096)
     random_bits = int.from_bytes(own, "big") >> 2
     value = (milliseconds << 80) | (7 << 76) | (fraction << 64) | (2 << 62) | random_bits
-    return f"{prefix}_{uuid.UUID(int=value).hex}"
+    return f"{prefix}_{value:032x}"
 
 
 def timestamp() -> str:
