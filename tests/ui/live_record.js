@@ -33,11 +33,12 @@ window.live = (() => {
     if (notes.saidStopped === null && /was stopped/.test(said)) {
       notes.saidStopped = performance.now();
     }
+    if (notes.done === null && done(index)) notes.done = performance.now();
   }
 
   function record(index) {
     observer?.disconnect();
-    notes = { rounds: [], saidStopped: null, idle: null, changes: 0 };
+    notes = { rounds: [], saidStopped: null, idle: null, done: null, changes: 0 };
     const kept = notes;
     observer = new MutationObserver(() => { kept.changes += 1; look(index); });
     observer.observe(cell(index).node, { subtree: true, childList: true, characterData: true });
@@ -48,17 +49,19 @@ window.live = (() => {
   }
 
   const prompt = (index) => cell(index).inputArea.node.querySelector(".jp-InputPrompt").innerText;
+  const done = (index) => /\[\d+\]/.test(prompt(index));
   const running = (index) => /\[\*\]/.test(prompt(index));
 
   return {
     notebook,
     start,
     record,
-    recorded: () => ({ ...notes, lastInput }),
+    // An interrupt's own "idle" may come while the next cell runs; then its end is no change.
+    recorded: () => ({ ...notes, idle: notes.idle ?? notes.done, lastInput }),
     running,
     busy: () => notebook().content.widgets.some((_, index) =>
       cell(index).model.type === "code" && running(index)),
-    done: (index) => /\[\d+\]/.test(prompt(index)),
+    done,
     brightness: (selector) => {
       const colour = getComputedStyle(document.querySelector(selector)).backgroundColor;
       return Math.max(...colour.match(/\d+/g).slice(0, 3).map(Number));

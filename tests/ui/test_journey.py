@@ -90,6 +90,9 @@ def test_the_one_stop_of_a_sweep_ends_its_run_and_begins_no_other(lab):
     )
     cell.record()
     cell.until_text("run 2 of 3, rounds=400, round")
+    lab.page.evaluate(
+        "index => live.notebook().content.widgets[index].node.scrollIntoView()", cell.index
+    )
     lab.picture("journey-sweep-live")
     cell.stop_button.focus()
     lab.page.keyboard.press("Enter")
