@@ -34,7 +34,7 @@ def main() -> None:
         statistics=None,
         runtime=described["runtime"],
     )
-    backend = LocalBackend(most=1)
+    backend = LocalBackend()  # as many workers as the platform may start
     backend.apply(version)
 
     async def predict(request: Request) -> Response:

@@ -211,11 +211,15 @@ _ABSENT = {"answers": None, "data": None}
 
 def _row(line: bytes) -> dict[str, Any] | None:
     try:
-        return {**_ABSENT, **json.loads(line)}
+        row: dict[str, Any] = {**_ABSENT, **json.loads(line)}
     except ValueError:
         # A damaged disk; what follows it must not wait for ever.
         log.error("a line of %d bytes in the log of predictions is damaged", len(line))
         return None
+    for key in _ABSENT:
+        if row[key] is not None:
+            row[key] = json.dumps(row[key])
+    return row
 
 
 def _record(row: Row[Any]) -> PredictionRecord:

@@ -25,9 +25,9 @@ from sqlalchemy import (
     case,
     delete,
     func,
+    literal_column,
     select,
 )
-from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
 from .engine import open_engine, reading, writing
 
@@ -65,7 +65,13 @@ Index(
     predictions.c.name,
     predictions.c.created_at,
 )
-Index("ix_predictions_age", predictions.c.created_at)
+
+_NAMES = [column.name for column in predictions.columns]
+_INSERT = (
+    f"INSERT OR IGNORE INTO predictions ({', '.join(_NAMES)}) "  # noqa: S608
+    f"VALUES ({', '.join(f':{name}' for name in _NAMES)})"
+)
+_ROWID = literal_column("rowid", Integer)
 
 #: rows of one transaction, between which others get their turn
 _PIECE = 2000
@@ -80,21 +86,26 @@ class PredictionStore:
             _metadata.create_all(connection)
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Keep rows durably; one that is there already stays as it is."""
-        statement = insert_sqlite(predictions).on_conflict_do_nothing()
+        """Keep rows durably; one that is there already stays as it is.
+
+        Args:
+            rows: every column by its name, ``answers`` and ``data`` as JSON texts or None.
+        """
         for start in range(0, len(rows), _PIECE):
             with writing(self.engine) as connection:
-                connection.execute(statement, rows[start : start + _PIECE])
+                # The driver's own way: SQLAlchemy would look at every value of every row.
+                connection.exec_driver_sql(_INSERT, rows[start : start + _PIECE])
 
     def prune(self, before: str) -> int:
         """Remove what is older than an instant; how many rows that were."""
         removed = 0
-        old = select(predictions.c.id).where(predictions.c.created_at < before).limit(_PIECE)
+        # In the order in which they were kept, which is that of their age to within a second:
+        # no index is kept up to date for this.
+        oldest = select(_ROWID).select_from(predictions).order_by(_ROWID).limit(_PIECE)
+        old = (predictions.c.created_at < before, _ROWID.in_(oldest))
         while True:
             with writing(self.engine) as connection:
-                count = connection.execute(
-                    delete(predictions).where(predictions.c.id.in_(old))
-                ).rowcount
+                count = connection.execute(delete(predictions).where(*old)).rowcount
             removed += count
             if count < _PIECE:
                 return removed
