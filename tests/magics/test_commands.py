@@ -15,6 +15,12 @@ from truststram_lab.exceptions import (
 from truststram_lab.magics import COMMANDS
 
 LINES = {
+    "%ts_explain icu:3 --rows 0:20 --method lime --class died": (
+        "explain",
+        ("icu:3",),
+        {"rows": "0:20", "method": "lime", "explain_class": "died"},
+    ),
+    "%ts_explain icu --compare": ("explain", ("icu",), {"compare": True}),
     "%ts_deploy icu@champion --min-instances 2 --max-instances 4": (
         "deploy",
         ("icu@champion",),

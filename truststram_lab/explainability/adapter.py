@@ -13,7 +13,7 @@ from truststram_lab.exceptions import InvalidInputError, nearest
 from .interfaces import Floats
 from .rows import Rows, is_frame
 
-__all__ = ["Adapter", "Output", "adapt", "column_names", "is_module", "processed"]
+__all__ = ["Adapter", "Output", "adapt", "column_names", "held_by", "is_module", "processed"]
 
 #: ``margin``: log-odds or logits; ``probability``; ``value``: what a regression predicts.
 Output = Literal["margin", "probability", "value"]
@@ -71,6 +71,13 @@ def processed(model: Any, data: Any) -> Any:
     return data
 
 
+def held_by(model: Any) -> Any:
+    """What a wrapper holds as ``estimator``; of anything else, the model itself."""
+    held = getattr(model, "estimator", None)
+    # scikit-learn's meta-estimators and forests clone what they hold, and keep it untrained.
+    return held if hasattr(held, "predict") and not hasattr(model, "estimator_") else model
+
+
 def column_names(model: Any) -> list[str] | None:
     """The column names that a model remembers from its training."""
     for attribute in ("feature_names_in_", "feature_names", "feature_name_"):
@@ -107,9 +114,8 @@ def adapt(
             field="output",
             choices=list(_OUTPUTS),
         )
-    held = getattr(model, "estimator", None)
-    if hasattr(held, "predict") and not hasattr(model, "estimator_"):
-        # A wrapper (not one of scikit-learn's meta-estimators, which clone what they hold).
+    held = held_by(model)
+    if held is not model:
         return adapt(
             held,
             output=output,

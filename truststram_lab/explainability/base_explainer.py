@@ -11,7 +11,7 @@ import numpy as np
 from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.render.attributions import none_card
 
-from .adapter import Adapter, adapt, column_names, is_module
+from .adapter import Adapter, adapt, column_names, held_by, is_module
 from .explanation_set import ExplanationSet
 from .games import permutations
 from .interfaces import Floats
@@ -152,7 +152,7 @@ class BaseExplainer:
         )  # fmt: skip
 
     def _prepared(self, data: Any) -> tuple[Rows, Adapter]:
-        held = getattr(self.model, "estimator", self.model)
+        held = held_by(self.model)
         framed = getattr(held, "feature_names_in_", None) is not None
         names = self.feature_names
         if names is None and not is_frame(data):

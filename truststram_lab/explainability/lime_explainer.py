@@ -9,7 +9,7 @@ import numpy as np
 
 from truststram_lab.exceptions import InvalidInputError, nearest
 
-from .adapter import Adapter, adapt, column_names, processed
+from .adapter import Adapter, adapt, column_names, held_by, processed
 from .explanation_set import ExplanationSet
 from .interfaces import Floats
 from .lime_fit import SELECTIONS, LocalFit, fit_row, kernel
@@ -74,7 +74,7 @@ class LIMEExplainer:
                 field="num_samples",
             )
         self.model = model
-        held = getattr(model, "estimator", model)
+        held = held_by(model)
         self.background = _read(model, held, background_data, feature_names)
         self.statistics = _statistics(
             model, held, self.background, feature_names, categorical_features

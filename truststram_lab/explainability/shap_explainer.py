@@ -11,7 +11,7 @@ import numpy as np
 
 from truststram_lab.exceptions import ConflictError, InvalidInputError
 
-from .adapter import Adapter, adapt, column_names, processed
+from .adapter import Adapter, adapt, column_names, held_by, processed
 from .explanation_set import ExplanationSet
 from .interfaces import Floats
 from .methods import METHODS, Method, MethodOptions, choose
@@ -211,7 +211,7 @@ def _read_background(model: Any, data: Any, names: Sequence[str] | None) -> Rows
     if data is None:
         return None
     data = processed(model, data)
-    held = getattr(model, "estimator", model)
+    held = held_by(model)
     framed = getattr(held, "feature_names_in_", None) is not None
     if callable(model) and not hasattr(model, "predict") and is_frame(data):
         framed = type(model).__module__.split(".")[0] != "torch" and not _forward(model)

@@ -9,6 +9,7 @@ from truststram_lab.widgets import register_formatters, unregister_formatters
 from . import (  # declares the commands
     accounts,
     deployments,
+    explaining,
     federation,
     participants,
     registry,
@@ -21,6 +22,7 @@ __all__ = [
     "COMMANDS",
     "accounts",
     "deployments",
+    "explaining",
     "federation",
     "participants",
     "register",

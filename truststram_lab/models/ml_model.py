@@ -182,7 +182,11 @@ class MLModel:
                 known to be only data; the type is named and nothing is executed.
             ConfigurationError: skops is not installed (the extra ``models``).
         """
-        state = read_state(path)
+        return cls.from_state(read_state(path))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> MLModel:
+        """The model of what ``storage.read_state`` or ``storage.estimator_state`` read."""
         made = cls(state["algorithm"], state["hyperparameters"], task=state["task"])
         made._estimator = state["estimator"]
         if state["classes"] is not None:

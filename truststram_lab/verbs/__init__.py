@@ -7,6 +7,7 @@ from .comparing import compare
 from .completion import completion_names
 from .contributing import contribution
 from .deployments import deploy, deployments
+from .explaining import explain
 from .federation import federate, runs
 from .managing import federations
 from .participants import join
@@ -23,6 +24,7 @@ __all__ = [
     "deploy",
     "deployments",
     "doctor",
+    "explain",
     "federate",
     "federations",
     "join",
