@@ -336,7 +336,8 @@ def _shares(values: np.ndarray) -> np.ndarray:
     magnitudes = np.abs(values)
     total = magnitudes.sum(axis=1, keepdims=True)
     shares: np.ndarray = np.zeros_like(magnitudes)
-    return np.divide(magnitudes, total, out=shares, where=total > 0)
+    np.divide(magnitudes, total, out=shares, where=total > 0)
+    return shares
 
 
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
