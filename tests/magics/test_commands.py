@@ -15,6 +15,12 @@ from truststram_lab.exceptions import (
 from truststram_lab.magics import COMMANDS
 
 LINES = {
+    "%ts_models icu delete --yes": ("models", ("icu", "delete"), {"yes": True}),
+    "%ts_deployments icu delete --environment trial --yes": (
+        "deployments",
+        ("icu", "delete"),
+        {"environment": "trial", "yes": True},
+    ),
     "%ts_explain icu:3 --rows 0:20 --method lime --class died": (
         "explain",
         ("icu:3",),
@@ -238,7 +244,7 @@ def test_every_command_explains_itself_with_examples_that_parse(session, name, c
         ),
         (
             "%ts_models icu aliased champion",
-            "'aliased' is none of alias, unalias, watch; did you mean alias?",
+            "'aliased' is none of alias, unalias, watch, delete; did you mean alias?",
         ),
         ("%ts_models -o 1st", "-o takes a variable's name, not '1st'."),
         ("%ts_models -o class", "-o takes a variable's name, not 'class'."),

@@ -8,7 +8,12 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from truststram_lab import verbs
-from truststram_lab.exceptions import InvalidInputError, ModelNotFoundError, NotFoundError
+from truststram_lab.exceptions import (
+    ConflictError,
+    InvalidInputError,
+    ModelNotFoundError,
+    NotFoundError,
+)
 from truststram_lab.models import MLModel
 
 
@@ -78,3 +83,16 @@ def test_what_cannot_be_gets_one_sentence(served):
 @pytest.mark.parametrize("look", [verbs.deployments, verbs.models])
 def test_outside_a_notebook_watching_shows_it_once(served, look):
     assert look("illness", "watch").card().text
+
+
+def test_a_deployment_and_its_model_are_deleted_when_it_is_meant(served):
+    verbs.deployments("illness", "delete", environment="trial", yes=True)
+    with pytest.raises(InvalidInputError, match="%ts_deployments illness delete --yes"):
+        verbs.deployments("illness", "delete")
+    with pytest.raises(ConflictError, match="%ts_deployments illness delete"):
+        verbs.models("illness", "delete", yes=True)
+    assert "not served any more" in verbs.deployments("illness", "delete", yes=True).text
+    with pytest.raises(InvalidInputError, match="%ts_models illness delete --yes"):
+        verbs.models("illness", "delete")
+    verbs.models("illness", "delete", yes=True)
+    assert len(verbs.models()) == 0

@@ -89,6 +89,47 @@ class Models(Resource[D]):
         return Call("POST", "/api/v1/models", Model, json=body)
 
     @steps
+    def ensure(
+        self,
+        name: str,
+        *,
+        framework: str = "pytorch",
+        type: str | None = None,
+        description: str = "",
+    ) -> Steps[Model]:
+        """The model of that name, made if there is none; safe where several make it at once.
+
+        Raises:
+            ConflictError: there is one, of another framework or type; names both.
+        """
+        asked = {"framework": framework, "type": type}
+        given = {key: value for key, value in asked.items() if value is not None}
+        body = CreateModel.model_validate({"name": name, "description": description, **given})
+        try:
+            made: Model = yield Call("POST", "/api/v1/models", Model, json=body)
+            return made
+        except ConflictError:
+            found: Model = yield Call("GET", _ref_path(name), Model)
+        for key, value in given.items():
+            own = getattr(found, key)
+            if own != value:
+                raise ConflictError(
+                    f"Model {name!r} is there with {key} {own!r}, not {value!r}; use that one, or "
+                    "another name."
+                )
+        return found
+
+    @call
+    def delete(self, model: ModelRef) -> Call[None]:
+        """Remove a model with all its versions and aliases; its name may be taken again.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+            ConflictError: it is deployed, or a run trains it now; says which.
+        """
+        return Call("DELETE", _path(model), None)
+
+    @steps
     def upload_artifacts(
         self, model_id: ModelRef, file: BinaryIO | str | Path, *, label: str | None = None
     ) -> Steps[ModelVersion]:

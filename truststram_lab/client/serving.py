@@ -46,6 +46,19 @@ class Deployments(Resource[D]):
         return Call("GET", f"/api/v1/deployments/{segment(name, 'a deployment')}", Deployment)
 
     @call
+    def delete(self, name: str, *, environment: str | None = None) -> Call[None]:
+        """Serve it no more; what is asked already is answered.
+
+        Args:
+            environment: whose endpoint, where several have the name; None is the platform's own.
+
+        Raises:
+            NotFoundError: there is no such deployment.
+        """
+        path = f"/api/v1/deployments/{segment(name, 'a deployment')}"
+        return Call("DELETE", path, None, query={"environment": environment})
+
+    @call
     def traffic(self, name: str, *, seconds: int = 3600) -> Call[Traffic]:
         """What the deployment was asked in the last ``seconds``, 60 to 86,400."""
         path = f"/api/v1/deployments/{segment(name, 'a deployment')}/traffic"

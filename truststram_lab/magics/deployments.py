@@ -8,7 +8,7 @@ from .parsing import argument, one_of
 
 __all__ = ["deploy", "deployments"]
 
-_ACTIONS = ("log", "watch")
+_ACTIONS = ("log", "watch", "delete")
 
 
 @command(
@@ -53,18 +53,21 @@ def deploy(line: Line) -> VerbCall:
     ),
     argument(
         "action",
-        metavar="watch|log",
+        metavar="watch|log|delete",
         nargs="?",
         type=one_of(*_ACTIONS),
         complete=completers.words(*_ACTIONS),
-        help="follow it live, or list who asked what when",
+        help="follow it live, list who asked what when, or end it",
     ),
+    argument("--environment", metavar="NAME", help="whose deployment to delete"),
+    argument("--yes", action="store_true", help="really delete"),
     summary="List what is served, show or follow one deployment, or read its log.",
     examples=(
         "%ts_deployments",
         "%ts_deployments breast-cancer",
         "%ts_deployments breast-cancer watch",
         "%ts_deployments breast-cancer log -o entries",
+        "%ts_deployments breast-cancer delete --yes",
     ),
 )
 def deployments(line: Line) -> VerbCall:

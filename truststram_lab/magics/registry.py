@@ -8,7 +8,7 @@ from .parsing import argument, one_of
 
 __all__ = ["models"]
 
-_ACTIONS = ("alias", "unalias", "watch")
+_ACTIONS = ("alias", "unalias", "watch", "delete")
 
 
 def _version(text: str) -> int | str:
@@ -27,11 +27,12 @@ def _version(text: str) -> int | str:
     ),
     argument(
         "action",
-        metavar="alias|unalias|watch",
+        metavar="alias|unalias|watch|delete",
         nargs="?",
         type=one_of(*_ACTIONS),
         complete=completers.words(*_ACTIONS),
-        help="let ALIAS name a version from now on, or take it away; or follow the model live",
+        help="let ALIAS name a version from now on, or take it away; follow the model live; "
+        "or remove it",
     ),
     argument(
         "alias",
@@ -47,6 +48,7 @@ def _version(text: str) -> int | str:
         complete=completers.words("latest", "deployed"),
         help="the version to name: a number, a label, latest or deployed; latest when left out",
     ),
+    argument("--yes", action="store_true", help="really delete"),
     summary="List models, show or follow one and its versions, or move its aliases.",
     examples=(
         "%ts_models",
@@ -54,6 +56,7 @@ def _version(text: str) -> int | str:
         "%ts_models breast-cancer alias champion --version 2",
         "%ts_models breast-cancer unalias champion",
         "%ts_models breast-cancer watch",
+        "%ts_models breast-cancer delete --yes",
     ),
 )
 def models(line: Line) -> VerbCall:

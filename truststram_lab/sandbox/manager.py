@@ -39,7 +39,7 @@ _TICK_S = 0.02
 #: What a reset deletes. Named one by one: TRUSTSTRAM_HOME may hold other things.
 _OWN_FILES = (STATE, LOG, f"{LOG}.1")
 _OWN_PATTERNS = ("*.db", "*.db-wal", "*.db-shm", "*.db-journal", ".sandbox-*")
-_OWN_FOLDERS = ("blobs",)
+_OWN_FOLDERS = ("blobs", "predictions")
 
 
 def ensure(home: Path | None = None, *, deadline_s: float = _START_S) -> SandboxState:

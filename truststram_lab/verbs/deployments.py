@@ -8,13 +8,13 @@ from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.schemas.serving import ScalingConfig
 
 from . import session as sessions
-from .choices import not_an_action
-from .results import DeploymentDetail, DeploymentList, PredictionLogPage
+from .choices import confirmed, not_an_action
+from .results import DeploymentDetail, DeploymentList, Notice, PredictionLogPage
 from .watching import watched
 
 __all__ = ["DEPLOYMENT_ACTIONS", "deploy", "deployments"]
 
-DEPLOYMENT_ACTIONS = ("log", "watch")
+DEPLOYMENT_ACTIONS = ("log", "watch", "delete")
 
 _ENTRIES = 10
 _LOG = 200
@@ -70,13 +70,20 @@ def deploy(
 
 
 def deployments(
-    name: str | None = None, action: str | None = None
-) -> DeploymentList | DeploymentDetail | PredictionLogPage:
+    name: str | None = None,
+    action: str | None = None,
+    *,
+    environment: str | None = None,
+    yes: bool = False,
+) -> DeploymentList | DeploymentDetail | PredictionLogPage | Notice:
     """All deployments, newest first; with a name, one of them; with an action, act.
 
     Args:
         action: ``watch`` follows it until Stop, or Kernel > Interrupt: its version, workers and
-            requests; ``log`` shows who asked what when, the newest 200.
+            requests; ``log`` shows who asked what when, the newest 200; ``delete`` ends it, its
+            model stays.
+        environment: whose endpoint to delete, where several have the name.
+        yes: really delete.
 
     Raises:
         NotFoundError: nothing is deployed under that name; the nearest are in the sentence.
@@ -87,6 +94,11 @@ def deployments(
         return DeploymentList(client.deployments.list().items)
     if action is not None and action not in DEPLOYMENT_ACTIONS:
         raise not_an_action(action, DEPLOYMENT_ACTIONS, "a deployment")
+    if action == "delete":
+        line = f"%ts_deployments {name} delete"
+        confirmed(yes, f"This ends what is served as {name}; its model stays", line)
+        client.deployments.delete(name, environment=environment)
+        return Notice(f"{name} is not served any more; its model and the log stay.")
     if action == "log":
         found = client.deployments.get(name)
         return PredictionLogPage(client.predictions.list(found.name, limit=_LOG).items, found.name)

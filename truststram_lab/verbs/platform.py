@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from truststram_lab import sandbox as process
-from truststram_lab.exceptions import UsageError
 
 from . import session as sessions
-from .choices import not_an_action
+from .choices import confirmed, not_an_action
 from .results import Notice, SandboxStatus
 
 __all__ = ["SANDBOX_ACTIONS", "sandbox"]
@@ -36,12 +35,8 @@ def sandbox(action: str = "status", *, yes: bool = False) -> SandboxStatus | Not
             else "The sandbox was not running."
         )
     if action == "reset":
-        if not yes:
-            raise UsageError(
-                "A reset deletes every model, run and account of the sandbox; "
-                "if that is wanted: %ts_sandbox reset --yes.",
-                field="yes",
-            )
+        what = "A reset deletes every model, run and account of the sandbox"
+        confirmed(yes, what, "%ts_sandbox reset")
         if here:
             sessions.end()
         process.reset(confirm=True)

@@ -8,8 +8,8 @@ from truststram_lab.exceptions import InvalidInputError
 from truststram_lab.schemas.references import Reference
 
 from . import session as sessions
-from .choices import not_an_action
-from .results import ModelDetail, ModelList
+from .choices import confirmed, not_an_action
+from .results import ModelDetail, ModelList, Notice
 from .watching import watched
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODEL_ACTIONS", "models"]
 
-MODEL_ACTIONS = ("alias", "unalias", "watch")
+MODEL_ACTIONS = ("alias", "unalias", "watch", "delete")
 
 
 def models(
@@ -26,17 +26,20 @@ def models(
     alias: str | None = None,
     *,
     version: int | str | None = None,
-) -> ModelList | ModelDetail:
+    yes: bool = False,
+) -> ModelList | ModelDetail | Notice:
     """All models, newest first; with a name, one model and its versions; with an action, act.
 
     Args:
         name: ``name``; ``name:version`` or ``name@alias`` show what that version takes in.
         action: ``alias`` lets ``name@alias`` mean a version from now on, ``unalias`` takes the
             alias away. What is deployed stays as it is. ``watch`` follows the model, its versions
-            and aliases until Stop, or Kernel > Interrupt.
+            and aliases until Stop, or Kernel > Interrupt. ``delete`` removes it with all its
+            versions, unless it is deployed.
         alias: such as ``champion``.
         version: for ``alias``: its number or label, ``latest`` or ``deployed``; the one that
             ``name`` names, or else the latest, when left out.
+        yes: really delete.
 
     Raises:
         ModelNotFoundError: nothing has that name; the nearest names are in the sentence.
@@ -47,6 +50,10 @@ def models(
         return ModelList(client.models.list().items)
     if action is not None and action not in MODEL_ACTIONS:
         raise not_an_action(action, MODEL_ACTIONS, "a model")
+    if action == "delete":
+        confirmed(yes, f"This removes {name} with all its versions", f"%ts_models {name} delete")
+        client.models.delete(name)
+        return Notice(f"{name} is deleted, with its versions; the name is free.")
     if action == "watch":
         return watched(client, lambda: _looked(client, name))
     if action is not None and alias is None:

@@ -257,13 +257,18 @@ export class PanelStore {
       touched.push(['runs', run]);
     } else if (event.type.startsWith('model.')) {
       touched.push(['models', model]);
-    } else if (event.type === 'deployment.changed') {
+    } else if (event.type.startsWith('deployment.')) {
       touched.push(['deployments', deployment], ['models', model]);
     }
     if (event.type === 'run.created' || event.type.startsWith('federation.')) {
       this._touched.federations.add('');
     }
-    touched.forEach(([kind, name]) => this._touched[kind].add(String(name)));
+    if (event.type.endsWith('.deleted')) {
+      // There is nothing left to read by itself.
+      touched.forEach(([kind]) => this._shrunk.add(kind));
+    } else {
+      touched.forEach(([kind, name]) => this._touched[kind].add(String(name)));
+    }
     this._gathering ||= window.setTimeout(() => {
       this._gathering = 0;
       this._answeredAt = Date.now();
@@ -274,9 +279,14 @@ export class PanelStore {
   /** Reads what the gathered events touched: each by itself, or the listing if it is much. */
   private async _answer(): Promise<void> {
     const touched = this._touched;
+    const shrunk = this._shrunk;
     this._touched = nothing();
+    this._shrunk = new Set();
     const whole = KINDS.filter(
-      kind => touched[kind].size > FEW || (kind === 'federations' && touched[kind].size)
+      kind =>
+        shrunk.has(kind) ||
+        touched[kind].size > FEW ||
+        (kind === 'federations' && touched[kind].size)
     );
     const single = (['runs', 'models', 'deployments'] as const).filter(
       kind => !whole.includes(kind)
@@ -325,6 +335,7 @@ export class PanelStore {
   private _gathering = 0;
   private _answeredAt = 0;
   private _touched = nothing();
+  private _shrunk = new Set<Kind>();
   private _backoff = new Backoff();
   private _live: LiveRuns;
   private _events: Follower;

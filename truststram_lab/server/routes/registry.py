@@ -120,6 +120,12 @@ def get_model(ref: str, platform: Platform, caller: Caller) -> Model:
     return platform.registry.get_model(caller.organisation_id, ref)
 
 
+@router.delete("/models/{ref}", status_code=status.HTTP_204_NO_CONTENT)
+def delete_model(ref: str, platform: Platform, caller: Caller) -> None:
+    """Remove the model with its versions; 409 while it is deployed or trained."""
+    platform.registry.delete_model(caller.organisation_id, ref)
+
+
 @router.get("/models/{ref}/versions")
 def list_versions(
     ref: str, platform: Platform, caller: Caller, limit: Limit = 50, cursor: Cursor = None

@@ -69,6 +69,17 @@ def get_deployment(
     return _reachable(found, request)
 
 
+@router.delete("/deployments/{name}", status_code=204)
+def delete_deployment(
+    platform: Platform,
+    principal: Caller,
+    name: str,
+    environment: Annotated[str | None, Query(max_length=100)] = None,
+) -> None:
+    """Serve it no more; of several environments the named one, or the platform's own."""
+    platform.serving.delete_deployment(principal.organisation_id, name, environment)
+
+
 @router.get("/deployments/{name}/traffic")
 def traffic(
     platform: Platform,

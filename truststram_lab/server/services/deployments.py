@@ -66,13 +66,29 @@ class Deployments:
 
     def get(self, organisation_id: str, name: str) -> Deployment:
         """The endpoint of that name; NotFoundError has the nearest names."""
-        mine = endpoints.c.organisation_id == organisation_id
         with reading(self._engine) as connection:
-            query = select(endpoints).where(mine, endpoints.c.name == name)
-            row = connection.execute(self._own_environment_first(query)).first()
-            if row is not None:
-                return self.views(connection, [row])[0]
-            names = connection.execute(select(endpoints.c.name).where(mine)).scalars().all()
+            return self.views(connection, [self.row(connection, organisation_id, name)])[0]
+
+    def row(
+        self,
+        connection: Connection,
+        organisation_id: str,
+        name: str,
+        environment: str | None = None,
+    ) -> Row[Any]:
+        """The endpoint's row; of several environments the named one, or the platform's own.
+
+        Raises:
+            NotFoundError: there is none; has the nearest names.
+        """
+        mine = endpoints.c.organisation_id == organisation_id
+        query = select(endpoints).where(mine, endpoints.c.name == name)
+        if environment is not None:
+            query = query.where(endpoints.c.environment == environment)
+        row = connection.execute(self._own_environment_first(query)).first()
+        if row is not None:
+            return row
+        names = connection.execute(select(endpoints.c.name).where(mine)).scalars().all()
         close = nearest(name, names)
         hint = f"did you mean {close[0]!r}?" if close else "POST /api/v1/deployments makes one."
         raise NotFoundError(f"There is no deployment {name!r}; {hint}", name=name, choices=close)

@@ -26,6 +26,7 @@ from truststram_lab.server.stores.tables import model_versions, models
 
 from .accounts import Principal
 from .aliases import aliases_of, check_label, delete_alias, move_alias
+from .deletions import delete_model
 from .networks import check_architecture, check_weights
 from .paging import page
 from .references import deployed_versions, find_model, find_version, latest_version, of_model
@@ -101,6 +102,11 @@ class RegistryService:
                 )
             row = _insert_model(connection, organisation_id, request, timestamp())
             return self._views(connection, [row])[0]
+
+    def delete_model(self, organisation_id: str, ref: str) -> None:
+        """Remove a model with its versions; see ``deletions.delete_model``."""
+        with writing(self._engine) as connection:
+            delete_model(connection, organisation_id, ref, timestamp())
 
     def get_model(self, organisation_id: str, ref: str) -> Model:
         """The model that ``ref`` names, in any form; ModelNotFoundError has the nearest names."""

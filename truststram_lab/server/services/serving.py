@@ -41,6 +41,7 @@ from truststram_lab.server.stores.engine import on_commit, reading, writing
 from truststram_lab.server.stores.ids import new_id, timestamp
 
 from .accounts import Principal
+from .deletions import delete_deployment
 from .deployments import Deployments, Serving, record_deployment
 from .prediction_log import Answered, PredictionLog
 from .registry import RegistryService, find_model
@@ -197,6 +198,18 @@ class ServingService:
             converted_sha256=None if made is None else made.sha256,
         )
         return computed, made
+
+    def delete_deployment(self, organisation_id: str, name: str, environment: str | None) -> None:
+        """Serve it no more; requests under way are answered, and its own workers end.
+
+        Raises:
+            NotFoundError: there is no such deployment; has the nearest names.
+        """
+        with writing(self._engine) as connection:
+            row = self._deployments.row(connection, organisation_id, name, environment)
+            ended = delete_deployment(connection, row, timestamp())
+        for id in ended:
+            self._backend.release(id)
 
     def list_deployments(
         self, organisation_id: str, *, limit: int, cursor: str | None, search: str | None = None
