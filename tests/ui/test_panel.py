@@ -102,6 +102,26 @@ def test_a_deployment_says_by_which_alias_it_was_named(lab, panel):
     lab.picture("panel-alias")
 
 
+def test_what_is_deleted_leaves_the_panel(lab, panel):
+    made = (
+        "    first = client.models.version('shown').model_dump()\n"
+        "    same = {k: first[k] for k in CreateVersion.model_fields if k != 'label'}\n"
+        "    client.models.create('passing')\n"
+        "    client.models.create_version('passing', CreateVersion(**same))\n"
+        "    done = client.deployments.create('passing')"
+    )
+    gone = "    client.deployments.delete('passing')\n    client.models.delete('passing')"
+    lab.run(f"with TrustStramClient() as client:\n{made}", wait=True)
+    deployment = panel.get_by_role("row", name="Deployment passing")
+    model = panel.get_by_role("row", name="Model passing")
+    deployment.wait_for()
+    model.wait_for()
+    lab.run(f"with TrustStramClient() as client:\n{gone}", wait=True)
+    deployment.wait_for(state="detached")
+    model.wait_for(state="detached")
+    assert row(panel, "Deployment shown").count() == 1
+
+
 def test_the_panel_reads_no_event_from_before_it_was_opened(traffic):
     opened = [each for each in traffic if "/events?" in each and "stream=org" in each]
     assert "after=latest" in opened[0]

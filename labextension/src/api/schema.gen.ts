@@ -62,7 +62,11 @@ export interface paths {
         get: operations["get_deployment"];
         put?: never;
         post?: never;
-        delete?: never;
+        /**
+         * Delete Deployment
+         * @description Serve it no more; of several environments the named one, or the platform's own.
+         */
+        delete: operations["delete_deployment"];
         options?: never;
         head?: never;
         patch?: never;
@@ -434,7 +438,11 @@ export interface paths {
         get: operations["get_model"];
         put?: never;
         post?: never;
-        delete?: never;
+        /**
+         * Delete Model
+         * @description Remove the model with its versions; 409 while it is deployed or trained.
+         */
+        delete: operations["delete_model"];
         options?: never;
         head?: never;
         patch?: never;
@@ -2074,7 +2082,7 @@ export interface components {
         };
         /**
          * Latency
-         * @description How long answers took, in milliseconds: of so many in a hundred it was no longer.
+         * @description Milliseconds that so many in a hundred answers took at most (nearest rank).
          */
         Latency: {
             /** P50 */
@@ -3403,6 +3411,37 @@ export interface operations {
             };
         };
     };
+    delete_deployment: {
+        parameters: {
+            query?: {
+                environment?: string | null;
+            };
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     traffic: {
         parameters: {
             query?: {
@@ -4052,6 +4091,35 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Model"];
                 };
+            };
+            /** @description Refused, or failed */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_model: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                ref: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Refused, or failed */
             default: {
