@@ -27,11 +27,11 @@ from truststram_lab import sandbox
 from .pairs import in_turn, percent, ratio
 
 TITLE = "A live view"
-PAIRS = 18
-FRESH_PAIRS = 12
+PAIRS = 10
+FRESH_PAIRS = 4
 ROUNDS = 15
 #: So many that the packages of the button are loaded while it goes on.
-LONG_ROUNDS = 100
+LONG_ROUNDS = 60
 DISPLAY = ("display_data", "update_display_data")
 
 _SET_UP = """
