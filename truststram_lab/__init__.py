@@ -19,12 +19,14 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .client import AsyncTrustStramClient, TrustStramClient
+    from .client.utilities import PredictionCache, retry_on_failure, truststram_session
     from .federated import FederatedRun
     from .verbs import federate, federations, join, login, logout, predict, simulate, where
 
 _HOMES = {
     "AsyncTrustStramClient": "client",
     "FederatedRun": "federated",
+    "PredictionCache": "client.utilities",
     "TrustStramClient": "client",
     "federate": "verbs",
     "federations": "verbs",
@@ -32,13 +34,16 @@ _HOMES = {
     "login": "verbs",
     "logout": "verbs",
     "predict": "verbs",
+    "retry_on_failure": "client.utilities",
     "simulate": "verbs",
+    "truststram_session": "client.utilities",
     "where": "verbs",
 }
 
 __all__ = [
     "AsyncTrustStramClient",
     "FederatedRun",
+    "PredictionCache",
     "TrustStramClient",
     "__version__",
     "federate",
@@ -48,7 +53,9 @@ __all__ = [
     "login",
     "logout",
     "predict",
+    "retry_on_failure",
     "simulate",
+    "truststram_session",
     "unload_ipython_extension",
     "where",
 ]

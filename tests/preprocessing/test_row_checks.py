@@ -128,10 +128,18 @@ STATISTICS = Statistics(
 def test_any_row_is_refused_or_can_be_encoded(change: dict[str, Any]) -> None:
     try:
         row = validate_row({**ROW, **change}, SIGNATURE)
+        # What is far from anything a network can compute with is refused here, by its name.
+        encoded = TableEncoder(SIGNATURE, STATISTICS).encode_rows([row])
     except InvalidInputError as error:
         json.dumps(error.to_problem())
         return
-    assert np.isfinite(TableEncoder(SIGNATURE, STATISTICS).encode_rows([row])).all()
+    assert np.isfinite(encoded).all()
+
+
+def test_a_number_that_no_network_can_compute_with_is_refused_by_its_name() -> None:
+    row = validate_row({**ROW, "mean radius": 1.0000000000000002e100}, SIGNATURE)
+    with pytest.raises(InvalidInputError, match=r"'mean radius' is 1e.100, too far"):
+        TableEncoder(SIGNATURE, STATISTICS).encode_rows([row])
 
 
 NESTED = Signature(

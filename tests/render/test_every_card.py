@@ -14,6 +14,11 @@ from hypothesis import strategies as st
 from truststram_lab import render
 from truststram_lab.config import KNOWN, Decided
 from truststram_lab.render.bars import NEGATIVE, POSITIVE
+from truststram_lab.render.explanation_comparison import (
+    ComparedColumn,
+    ExplanationAgreement,
+    agreement_card,
+)
 from truststram_lab.render.text import WIDTH, width_of
 from truststram_lab.schemas.departures import Departure, SentArray
 from truststram_lab.schemas.federation import RoundReport, SiteReport
@@ -85,6 +90,19 @@ def cards_about(name: str) -> dict[str, render.Card]:
         ),
         "prediction log": render.prediction_log_card(
             [ex.prediction_record(name=name, model=name, caller=name)], name=name
+        ),
+        "agreement": agreement_card(
+            ExplanationAgreement(
+                name,
+                "LIME",
+                7,
+                0.5,
+                0.25,
+                None,
+                0.9,
+                (ComparedColumn(name, 0.75, 0.5, 1.0), ComparedColumn("other", 0.25, 0.5, None)),
+            ),
+            (name, name),
         ),
         "identity": render.identity_card(
             ex.identity(name=name, organisation=name, environment="team"), url=name, notices=[name]

@@ -76,6 +76,7 @@ def test_of_two_environments_the_named_one_ends(platform: PlatformProcess) -> No
     ok(owner.post(address, json=ROW))
 
 
+@pytest.mark.long
 def test_what_was_deleted_stays_deleted_after_a_kill(unstarted: PlatformProcess) -> None:
     unstarted.start()
     owner = unstarted.client()

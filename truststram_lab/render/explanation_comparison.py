@@ -86,7 +86,7 @@ def agreement_card(found: ExplanationAgreement, spaces: tuple[str, str]) -> Card
         "fit": found.fit,
         "columns": [[c.name, c.first, c.second, c.same_sign] for c in found.columns],
     }
-    return make_card("explanation agreement", blocks, data)
+    return make_card("agreement", blocks, data)
 
 
 def _table(found: ExplanationAgreement) -> Table:

@@ -52,10 +52,6 @@ class _Lines(RotatingFileHandler):
         self._size = os.fstat(self._handle).st_size
         return stream
 
-    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: ARG002, N802
-        """Whether the next line goes into a new file."""
-        return self._size >= self.maxBytes
-
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record as a line."""
         try:

@@ -6,8 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from truststram_lab.client import AsyncTrustStramClient, TrustStramClient
+    from truststram_lab.client.utilities import (
+        PredictionCache,
+        retry_on_failure,
+        truststram_session,
+    )
 
-__all__ = ["AsyncTrustStramClient", "TrustStramClient", "__version__"]
+__all__ = [
+    "AsyncTrustStramClient",
+    "PredictionCache",
+    "TrustStramClient",
+    "__version__",
+    "retry_on_failure",
+    "truststram_session",
+]
 
 
 def __getattr__(name: str) -> Any:
