@@ -58,7 +58,10 @@ def test_every_block_is_told_or_stands_in_the_list_of_what_is_not_built() -> Non
 
 @needs_documents
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
-def test_a_story_is_given_only_what_the_text_leaves_unbound(story: Story) -> None:
+def test_a_story_is_given_only_what_the_text_leaves_unbound(
+    story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # what is given may be files
     own: dict[str, object] = {}
     exec(compile(story.given, "given", "exec"), own)
     given = own["given"]
