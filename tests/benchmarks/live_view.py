@@ -27,11 +27,11 @@ from truststram_lab import sandbox
 from .pairs import in_turn, percent, ratio
 
 TITLE = "A live view"
-PAIRS = 10
-FRESH_PAIRS = 4
+PAIRS = 8
+FRESH_PAIRS = 3
 ROUNDS = 15
 #: So many that the packages of the button are loaded while it goes on.
-LONG_ROUNDS = 60
+LONG_ROUNDS = 50
 DISPLAY = ("display_data", "update_display_data")
 
 _SET_UP = """
