@@ -157,6 +157,12 @@ def test_a_report_after_the_end_is_told_to_who_comes_back(finished: Run) -> None
     ok(finished.owner.put(f"/api/v1/runs/{finished.name}/report", json={"elapsed_s": 2}))
     told = list(follow(finished.owner, f"run:{finished.id}", last_id=last))
     assert [event["type"] for event in told] == ["run.reported"]
+    # Whoever lists runs follows the organisation alone, once a run has ended.
+    org = finished.platform.sql(
+        "SELECT type, data FROM events WHERE stream = 'org' ORDER BY sequence DESC LIMIT 1"
+    )
+    assert org[0][0] == "run.reported"
+    assert finished.name in str(org[0][1])
 
 
 def test_the_organisations_stream_has_no_gap_under_a_crowd(platform: PlatformProcess) -> None:

@@ -175,6 +175,17 @@ class RunsService:
                 .values(report=report.model_dump(mode="json"), updated_at=now)
             )
             tell(connection, row, "run.reported", {"rounds": len(report.history)}, now)
+            if row.status not in ACTIVE:
+                # Nobody follows a run's own stream any more once it has ended.
+                told = {"run": row.name, "run_id": row.id}
+                outbox.append(
+                    connection,
+                    organisation_id,
+                    outbox.ORGANISATION_STREAM,
+                    "run.reported",
+                    told,
+                    now,
+                )
             return _views(connection, [_find(connection, organisation_id, row.id)])[0]
 
 
